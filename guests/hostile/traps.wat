@@ -1,0 +1,23 @@
+;; One export for each way in which a core module can trap.
+(module
+  (memory (export "memory") 1)
+  (type $nullary (func))
+  (type $unary (func (param i32)))
+  (table $table 2 funcref)
+  (elem (i32.const 1) func $takes_one)
+  (func $takes_one (type $unary))
+
+  (func (export "unreachable") (unreachable))
+  (func (export "divide_by_zero") (result i32) (i32.div_s (i32.const 1) (i32.const 0)))
+  (func (export "remainder_by_zero") (result i64) (i64.rem_u (i64.const 1) (i64.const 0)))
+  (func (export "integer_overflow") (result i32) (i32.div_s (i32.const 0x80000000) (i32.const -1)))
+  (func (export "bad_conversion") (result i32) (i32.trunc_f32_s (f32.const nan)))
+  (func (export "conversion_overflow") (result i32) (i32.trunc_f64_s (f64.const 1e300)))
+  (func (export "load_out_of_bounds") (result i32) (i32.load (i32.const 65533)))
+  (func (export "store_out_of_bounds") (i32.store (i32.const -4) (i32.const 1)))
+  (func (export "fill_out_of_bounds") (memory.fill (i32.const 0) (i32.const 0) (i32.const 65537)))
+  (func (export "table_out_of_bounds") (drop (table.get $table (i32.const 2))))
+  (func (export "indirect_out_of_bounds") (call_indirect (type $nullary) (i32.const 7)))
+  (func (export "indirect_call_to_null") (call_indirect (type $nullary) (i32.const 0)))
+  (func (export "bad_signature") (call_indirect (type $nullary) (i32.const 1)))
+  (func $overflow (export "stack_overflow") (call $overflow) (call $overflow)))
