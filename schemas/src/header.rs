@@ -1,0 +1,121 @@
+//! Every NATS header of ours, named and parsed here and nowhere else.
+
+use std::str::FromStr;
+
+use crate::id::{InvalidName, JobId};
+use crate::limits::Limits;
+use crate::payload::PayloadRef;
+
+/// In, on `wess.store`: the name to store under.
+pub const MODULE: &str = "Wess-Module";
+/// In: longest run, in milliseconds.
+pub const TIMEOUT_MS: &str = "Wess-Timeout-Ms";
+/// In: longest wait for a slot, in milliseconds.
+pub const WAIT_MS: &str = "Wess-Wait-Ms";
+/// In: instruction budget.
+pub const FUEL: &str = "Wess-Fuel";
+/// In: most linear memory, in MiB.
+pub const MEMORY_MB: &str = "Wess-Memory-Mb";
+/// In: where a large input lies, as JSON.
+pub const INPUT_REF: &str = "Wess-Input-Ref";
+/// In: idempotency key.
+pub const MSG_ID: &str = "Nats-Msg-Id";
+/// In and on: W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+/// In and out: media type of the payload.
+pub const CONTENT_TYPE: &str = "Content-Type";
+/// Out: the request's id.
+pub const JOB_ID: &str = "Wess-Job-Id";
+/// Out: which bytes ran.
+pub const MODULE_DIGEST: &str = "Wess-Module-Digest";
+/// Out: the guest's own verdict.
+pub const EXIT_CODE: &str = "Wess-Exit-Code";
+/// Out: wait for a slot, in microseconds.
+pub const QUEUE_US: &str = "Wess-Queue-Us";
+/// Out: the guest's run, in microseconds.
+pub const RUN_US: &str = "Wess-Run-Us";
+/// Out: fuel used.
+pub const FUEL_USED: &str = "Wess-Fuel-Used";
+/// Out: whether the module had to be loaded first.
+pub const COLD: &str = "Wess-Cold";
+/// Out: where a large output lies, as JSON.
+pub const OUTPUT_REF: &str = "Wess-Output-Ref";
+/// Out, on guest logs: which version of the module.
+pub const MODULE_VERSION: &str = "Wess-Module-Version";
+/// Out, on guest logs: `log` or `stderr`.
+pub const LOG_STREAM: &str = "Wess-Log-Stream";
+/// Out, on errors: the message for people (NATS Services convention).
+pub const SERVICE_ERROR: &str = "Nats-Service-Error";
+/// Out, on errors: the HTTP status (NATS Services convention).
+pub const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
+
+/// What headers may say of a raw call.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CallHeaders {
+    /// Limits below the module's and the operator's.
+    pub limits: Limits,
+    /// Longest wait for a slot, in milliseconds.
+    pub wait_ms: Option<u64>,
+    /// Where the input lies, when not in the payload.
+    pub input_ref: Option<PayloadRef>,
+    /// The caller's idempotency key.
+    pub job_id: Option<JobId>,
+}
+
+/// A header that does not parse.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidHeader {
+    /// Not a decimal number.
+    #[error("header {0} is not a whole number")]
+    Number(&'static str),
+    /// Not a payload reference.
+    #[error("header {name} is not a payload reference in JSON", name = INPUT_REF)]
+    PayloadRef,
+    /// Not an idempotency key.
+    #[error("header {name}: {0}", name = MSG_ID)]
+    JobId(InvalidName),
+}
+
+impl CallHeaders {
+    /// Reads them from whatever holds the headers.
+    pub fn read<'a>(get: impl Fn(&'static str) -> Option<&'a str>) -> Result<Self, InvalidHeader> {
+        let number = |name| get(name).map(|text| u64::from_str(text).map_err(|_| InvalidHeader::Number(name))).transpose();
+        let limits = Limits {
+            timeout_ms: number(TIMEOUT_MS)?,
+            memory_mb: number(MEMORY_MB)?,
+            fuel: number(FUEL)?,
+            output_bytes: None,
+        };
+        let input_ref = get(INPUT_REF).map(serde_json::from_str).transpose().map_err(|_| InvalidHeader::PayloadRef)?;
+        let job_id = get(MSG_ID).map(JobId::from_str).transpose().map_err(InvalidHeader::JobId)?;
+        Ok(Self { limits, wait_ms: number(WAIT_MS)?, input_ref, job_id })
+    }
+}
+
+/// A text made fit for a header value: one line, printable, at most 500 characters.
+pub fn header_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn absent_headers_ask_for_nothing_and_bad_ones_are_named() {
+        assert_eq!(CallHeaders::read(|_| None).unwrap(), CallHeaders::default());
+        for name in [TIMEOUT_MS, MEMORY_MB, FUEL, WAIT_MS, INPUT_REF, MSG_ID] {
+            let refused = CallHeaders::read(|asked| (asked == name).then_some("-1 ")).unwrap_err();
+            assert!(refused.to_string().contains(name), "{refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_the_parser_panic(value in "\\PC{0,60}|[0-9]{1,30}") {
+            let _ = CallHeaders::read(|_| Some(&value));
+            prop_assert!(!header_line(&value).contains(char::is_control));
+        }
+    }
+}

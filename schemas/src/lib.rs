@@ -1,0 +1,33 @@
+//! The wire contract of Wess as types: everything a client can observe is defined here and nowhere else.
+//!
+//! Values are parsed once, at the edge, into types that cannot hold anything invalid. Nothing here does I/O.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod beat;
+pub mod chain;
+pub mod digest;
+pub mod error;
+pub mod error_code;
+pub mod header;
+pub mod id;
+pub mod invocation;
+pub mod limits;
+pub mod module;
+pub mod outcome;
+pub mod payload;
+pub mod reference;
+pub mod schema;
+pub mod store;
+pub mod subject;
+pub mod timestamp;
+
+pub use digest::Digest;
+pub use error::ErrorBody;
+pub use error_code::ErrorCode;
+pub use id::{JobId, ModuleId, ModuleName, Tag, Tenant, WorkerId};
+pub use invocation::Invocation;
+pub use limits::Limits;
+pub use module::Module;
+pub use outcome::Outcome;
+pub use reference::Reference;

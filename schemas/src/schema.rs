@@ -1,0 +1,32 @@
+//! The contract's JSON Schemas, one per message. The files under `json/` are printed from here; a test fails on drift.
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+
+use crate::{beat, chain, error, invocation, module, outcome, payload, store};
+
+/// Every message a client can meet, as `(file name without ending, schema)`.
+pub fn all() -> Vec<(&'static str, Schema)> {
+    vec![
+        ("invocation", schema::<invocation::Invocation>()),
+        ("outcome", schema::<outcome::Outcome>()),
+        ("chain-request", schema::<chain::ChainRequest>()),
+        ("chain-outcome", schema::<chain::ChainOutcome>()),
+        ("store-request", schema::<store::StoreRequest>()),
+        ("module", schema::<module::Module>()),
+        ("list-request", schema::<module::ListRequest>()),
+        ("module-list", schema::<module::ModuleList>()),
+        ("tag-request", schema::<module::TagRequest>()),
+        ("deleted", schema::<module::Deleted>()),
+        ("blob-location", schema::<module::BlobLocation>()),
+        ("module-head", schema::<module::ModuleHead>()),
+        ("module-version", schema::<module::ModuleVersion>()),
+        ("payload-ref", schema::<payload::PayloadRef>()),
+        ("worker-beat", schema::<beat::WorkerBeat>()),
+        ("error", schema::<error::ErrorBody>()),
+    ]
+}
+
+fn schema<T: JsonSchema>() -> Schema {
+    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>()
+}

@@ -1,0 +1,71 @@
+//! Requests to store a module, in their JSON forms.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::id::ModuleName;
+use crate::limits::{Limits, MIB};
+
+/// Most bytes of Wasm in one module unless the operator says otherwise.
+pub const DEFAULT_MAX_MODULE_BYTES: u64 = 64 * MIB;
+
+/// The JSON body of `wess.store`: bytes within, or uploaded to `wess-payloads` before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoreRequest {
+    /// The name to store under.
+    pub name: ModuleName,
+    /// The bytes, base64 with padding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wasm_base64: Option<String>,
+    /// What the uploaded bytes must hash to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// The upload's name in `wess-payloads`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// The module's own limits; left out, those it has stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+}
+
+/// Where the bytes to store are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreSource {
+    /// In the request.
+    Bytes(Vec<u8>),
+    /// In `wess-payloads`.
+    Upload {
+        /// What they must hash to.
+        digest: Digest,
+        /// The object's name.
+        object: String,
+    },
+}
+
+/// What is wrong with a store request that parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidStore {
+    /// Neither or both of the two sources.
+    #[error("a store needs either wasm_base64, or digest and object")]
+    Source,
+    /// `wasm_base64` is not base64.
+    #[error("wasm_base64 is not valid base64 with padding")]
+    Base64,
+}
+
+impl StoreRequest {
+    /// The one source of bytes.
+    pub fn source(&self) -> Result<StoreSource, InvalidStore> {
+        match (&self.wasm_base64, self.digest, &self.object) {
+            (Some(text), None, None) => {
+                BASE64.decode(text).map(StoreSource::Bytes).map_err(|_| InvalidStore::Base64)
+            }
+            (None, Some(digest), Some(object)) => Ok(StoreSource::Upload { digest, object: object.clone() }),
+            _ => Err(InvalidStore::Source),
+        }
+    }
+}

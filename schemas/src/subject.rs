@@ -1,0 +1,302 @@
+//! Every NATS subject, bucket and key of ours, built and parsed here and nowhere else.
+//!
+//! Refuses to publish anywhere a caller could have meant as a forgery: see [`Subjects::may_reply_to`].
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
+
+use crate::id::{InvalidName, ModuleName, Tenant};
+use crate::reference::{FunctionName, Reference};
+
+/// KV bucket of module records.
+pub const MODULES_BUCKET: &str = "wess-modules";
+/// Object store of Wasm bytes, written by workers only.
+pub const BLOBS_BUCKET: &str = "wess-blobs";
+/// Object store of uploads and large payloads.
+pub const PAYLOADS_BUCKET: &str = "wess-payloads";
+/// Queue group of every worker.
+pub const QUEUE_GROUP: &str = "wess";
+
+/// KV bucket of a tenant's guest state.
+pub fn state_bucket(tenant: &Tenant) -> String {
+    format!("wess-state-{tenant}")
+}
+
+/// The key of one guest value: the module's name, then the guest's key in a form that any bytes, even none, may take.
+pub fn state_key(module: &ModuleName, key: &[u8]) -> String {
+    format!("{module}.={}", BASE64_URL.encode(key))
+}
+
+/// What stands before the first dot of every subject: one NATS token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix(Box<str>);
+
+impl Default for Prefix {
+    fn default() -> Self {
+        Self("wess".into())
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let token = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        match (1..=32).contains(&text.len()) && text.bytes().all(token) {
+            true => Ok(Self(text.into())),
+            false => Err(InvalidName::new("subject prefix", "1 to 32 of A-Z, a-z, 0-9, '-' and '_'", text)),
+        }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a request's subject asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// An Invocation in JSON.
+    Invoke,
+    /// Raw input to a module's function.
+    InvokeRaw(Reference, Option<FunctionName>),
+    /// Several invocations in a row.
+    Chain,
+    /// Store a module.
+    Store,
+    /// A page of modules.
+    ModulesList,
+    /// One module.
+    ModulesGet(Reference),
+    /// Delete a module, a version or a tag.
+    ModulesDelete(Reference),
+    /// Set or take away a tag.
+    ModulesTag(ModuleName),
+    /// Where to read a module's bytes.
+    ModulesFetch(Reference),
+}
+
+/// A subject that is none of ours, or names something that cannot exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSubject {
+    /// Not in the table of endpoints.
+    #[error("there is no endpoint {0:?}")]
+    Unknown(String),
+    /// The module or function in it does not parse.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+}
+
+/// Builds and parses subjects under one prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subjects {
+    prefix: Prefix,
+}
+
+impl Subjects {
+    /// Subjects under this prefix.
+    pub fn new(prefix: Prefix) -> Self {
+        Self { prefix }
+    }
+
+    /// The subject of an endpoint.
+    pub fn endpoint(&self, endpoint: &Endpoint) -> String {
+        let prefix = &self.prefix;
+        match endpoint {
+            Endpoint::Invoke => format!("{prefix}.invoke"),
+            Endpoint::InvokeRaw(module, None) => format!("{prefix}.invoke.{module}"),
+            Endpoint::InvokeRaw(module, Some(function)) => format!("{prefix}.invoke.{module}.{function}"),
+            Endpoint::Chain => format!("{prefix}.chain"),
+            Endpoint::Store => format!("{prefix}.store"),
+            Endpoint::ModulesList => format!("{prefix}.modules.list"),
+            Endpoint::ModulesGet(module) => format!("{prefix}.modules.get.{module}"),
+            Endpoint::ModulesDelete(module) => format!("{prefix}.modules.delete.{module}"),
+            Endpoint::ModulesTag(name) => format!("{prefix}.modules.tag.{name}"),
+            Endpoint::ModulesFetch(module) => format!("{prefix}.modules.fetch.{module}"),
+        }
+    }
+
+    /// What to subscribe to for raw invocations.
+    pub fn invoke_wildcard(&self) -> String {
+        format!("{}.invoke.>", self.prefix)
+    }
+
+    /// What to subscribe to for everything under `modules`.
+    pub fn modules_wildcard(&self) -> String {
+        format!("{}.modules.>", self.prefix)
+    }
+
+    /// Where workers beat.
+    pub fn worker_beat(&self) -> String {
+        format!("{}.worker.beat", self.prefix)
+    }
+
+    /// Where a module's guests log.
+    pub fn logs(&self, module: &str) -> String {
+        format!("{}.logs.{module}", self.prefix)
+    }
+
+    /// What a request's subject asks for.
+    pub fn parse(&self, subject: &str) -> Result<Endpoint, InvalidSubject> {
+        let unknown = || InvalidSubject::Unknown(subject.chars().take(200).collect());
+        let tail = subject.strip_prefix(&*self.prefix.0).and_then(|tail| tail.strip_prefix('.')).ok_or_else(unknown)?;
+        let (area, rest) = tail.split_once('.').map_or((tail, None), |(area, rest)| (area, Some(rest)));
+        match (area, rest) {
+            ("invoke", None) => Ok(Endpoint::Invoke),
+            ("invoke", Some(rest)) => parse_raw(rest),
+            ("chain", None) => Ok(Endpoint::Chain),
+            ("store", None) => Ok(Endpoint::Store),
+            ("modules", Some(rest)) => parse_modules(rest).unwrap_or_else(|| Err(unknown())),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// Whether a reply may be published to a subject that a caller named.
+    ///
+    /// NATS does not check a caller's permissions on its reply subject, so a reply to `$KV.wess-modules.hello`
+    /// would forge a record: nothing that begins with `$` or our prefix, and nothing with wildcards.
+    pub fn may_reply_to(&self, reply: &str) -> bool {
+        let first = reply.split('.').next().unwrap_or_default();
+        let well_formed = reply.split('.').all(|token| !token.is_empty())
+            && !reply.contains(|c: char| c == '*' || c == '>' || c.is_whitespace() || c.is_control());
+        well_formed && !first.starts_with('$') && first != &*self.prefix.0
+    }
+}
+
+fn parse_raw(rest: &str) -> Result<Endpoint, InvalidSubject> {
+    let (module, function) = rest.split_once('.').map_or((rest, None), |(module, function)| (module, Some(function)));
+    let function = function.map(FunctionName::from_str).transpose()?;
+    Ok(Endpoint::InvokeRaw(module.parse()?, function))
+}
+
+fn parse_modules(rest: &str) -> Option<Result<Endpoint, InvalidSubject>> {
+    if rest == "list" {
+        return Some(Ok(Endpoint::ModulesList));
+    }
+    let (verb, which) = rest.split_once('.')?;
+    let with_reference = |endpoint: fn(Reference) -> Endpoint| Some(Ok(endpoint(match which.parse() {
+        Ok(reference) => reference,
+        Err(invalid) => return Some(Err(InvalidSubject::Name(invalid))),
+    })));
+    match verb {
+        "get" => with_reference(Endpoint::ModulesGet),
+        "delete" => with_reference(Endpoint::ModulesDelete),
+        "fetch" => with_reference(Endpoint::ModulesFetch),
+        "tag" => Some(which.parse().map(Endpoint::ModulesTag).map_err(InvalidSubject::Name)),
+        _ => None,
+    }
+}
+
+/// A key of the bucket `wess-modules`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ModuleKey {
+    /// `<tenant>.<name>`: the head.
+    Head(Tenant, ModuleName),
+    /// `<tenant>.<name>.v<N>`: one version.
+    Version(Tenant, ModuleName, NonZeroU32),
+}
+
+impl fmt::Display for ModuleKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Head(tenant, name) => write!(f, "{tenant}.{name}"),
+            Self::Version(tenant, name, version) => write!(f, "{tenant}.{name}.v{version}"),
+        }
+    }
+}
+
+impl FromStr for ModuleKey {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let invalid = || InvalidName::new("module key", "TENANT.NAME or TENANT.NAME.vN", text);
+        let (tenant, rest) = text.split_once('.').ok_or_else(invalid)?;
+        let tenant = tenant.parse()?;
+        let Some((name, version)) = rest.split_once('.') else {
+            return Ok(Self::Head(tenant, rest.parse()?));
+        };
+        let digits = version.strip_prefix('v').filter(|digits| !digits.starts_with(['0', '+']));
+        let version = digits.and_then(|digits| digits.parse().ok()).ok_or_else(invalid)?;
+        Ok(Self::Version(tenant, name.parse()?, version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn subjects() -> Subjects {
+        Subjects::default()
+    }
+
+    #[test]
+    fn every_endpoint_of_the_table_parses_back_from_its_subject() {
+        let module: Reference = "hello@3".parse().unwrap();
+        let endpoints = [
+            Endpoint::Invoke,
+            Endpoint::InvokeRaw(module.clone(), None),
+            Endpoint::InvokeRaw(module.clone(), Some("ns:a/b@1.0.0#run".parse().unwrap())),
+            Endpoint::Chain,
+            Endpoint::Store,
+            Endpoint::ModulesList,
+            Endpoint::ModulesGet(module.clone()),
+            Endpoint::ModulesDelete(module.clone()),
+            Endpoint::ModulesTag("hello".parse().unwrap()),
+            Endpoint::ModulesFetch(module),
+        ];
+        for endpoint in endpoints {
+            assert_eq!(subjects().parse(&subjects().endpoint(&endpoint)).unwrap(), endpoint);
+        }
+    }
+
+    #[test]
+    fn foreign_and_half_subjects_are_refused() {
+        for bad in ["", "wess", "wess.", "wess.nope", "wessinvoke", "other.invoke", "wess.modules", "wess.modules.get", "wess.chain.x", "wess.modules.list.x"] {
+            assert!(matches!(subjects().parse(bad), Err(InvalidSubject::Unknown(_))), "{bad:?}");
+        }
+        for bad in ["wess.invoke.UPPER", "wess.invoke.", "wess.modules.get.A", "wess.modules.tag.a@1"] {
+            assert!(matches!(subjects().parse(bad), Err(InvalidSubject::Name(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn no_reply_goes_to_a_stream_a_key_or_our_own_prefix() {
+        for good in ["_INBOX.abc.1", "my.app.replies", "wessex.a"] {
+            assert!(subjects().may_reply_to(good), "{good} was refused");
+        }
+        let forged = ["$KV.wess-modules.default.hello", "$JS.API.STREAM.DELETE.X", "$O.x", "wess.invoke.upper", "wess", "a.*", "a.>", ">", "", "a..b", ".a", "a.", "a b", "a\r\nb"];
+        for bad in forged {
+            assert!(!subjects().may_reply_to(bad), "{bad:?} was accepted");
+        }
+        let other = Subjects::new("fn".parse().unwrap());
+        assert!(other.may_reply_to("wess.x") && !other.may_reply_to("fn.x"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_subject_makes_the_parser_panic_and_what_parses_builds_back(subject in "wess\\.(invoke|modules\\.[a-z]{3,6}|chain|store)(\\.\\PC{0,40})?|\\PC{0,60}") {
+            if let Ok(endpoint) = subjects().parse(&subject) {
+                prop_assert_eq!(subjects().parse(&subjects().endpoint(&endpoint)).unwrap(), endpoint);
+            }
+            let _ = subjects().may_reply_to(&subject);
+        }
+
+        #[test]
+        fn every_key_that_parses_prints_back(key in "[a-z]{1,5}\\.[a-z]{1,5}(\\.v[0-9]{1,11})?|\\PC{0,40}") {
+            if let Ok(parsed) = key.parse::<ModuleKey>() { prop_assert_eq!(parsed.to_string(), key); }
+        }
+
+        #[test]
+        fn state_keys_never_leave_their_module(key in proptest::collection::vec(any::<u8>(), 0..128)) {
+            let name: ModuleName = "counter".parse().unwrap();
+            let built = state_key(&name, &key);
+            prop_assert_eq!(built.split('.').count(), 2);
+            prop_assert!(built.starts_with("counter.="));
+        }
+    }
+}
