@@ -1,0 +1,176 @@
+//! The one door to workers: a request goes in, a reply comes out, whether they are across NATS or in this process.
+//!
+//! Knows no codes of workers: what a worker answers, refusals included, is a [`Reply`].
+
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, HeaderMap, RequestError, RequestErrorKind};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+use wess_schemas::error_code::ErrorCode;
+
+/// How long to look for a worker, or for NATS itself, before giving up: a restart takes less.
+const PATIENCE: Duration = Duration::from_secs(2);
+const FIRST_STEP: Duration = Duration::from_millis(10);
+const LARGEST_STEP: Duration = Duration::from_millis(200);
+
+/// What to ask of a worker.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The full subject.
+    pub subject: String,
+    /// The headers; may be empty.
+    pub headers: HeaderMap,
+    /// The body.
+    pub payload: Bytes,
+    /// How long to wait for the reply.
+    pub timeout: Duration,
+}
+
+/// What a worker answered.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The headers; may be empty.
+    pub headers: HeaderMap,
+    /// The body.
+    pub payload: Bytes,
+}
+
+/// Why there is no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// Nobody listens.
+    #[error("no worker answers {subject}")]
+    NoWorkers {
+        /// The subject asked.
+        subject: String,
+    },
+    /// Somebody listens, but did not answer in time: a guest may have run.
+    #[error("no reply on {subject} within {timeout:?}")]
+    TimedOut {
+        /// The subject asked.
+        subject: String,
+        /// How long it was waited for.
+        timeout: Duration,
+    },
+    /// Headers and body do not fit into one message.
+    #[error("the message is larger than the {limit} bytes that NATS takes")]
+    TooLarge {
+        /// The server's `max_payload`.
+        limit: usize,
+    },
+    /// The subject cannot be published to.
+    #[error("{subject:?} is no subject")]
+    InvalidSubject {
+        /// The subject asked.
+        subject: String,
+    },
+    /// There is no connection to NATS, and nothing was sent.
+    #[error("no connection to NATS")]
+    Disconnected,
+    /// The connection failed after the request was handed to it: a guest may have run.
+    #[error("the connection to NATS failed")]
+    Failed {
+        /// What it said.
+        source: RequestError,
+    },
+}
+
+impl BusError {
+    /// The code that a caller is told.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NoWorkers { .. } => ErrorCode::NoWorkers,
+            Self::TooLarge { .. } => ErrorCode::PayloadTooLarge,
+            Self::InvalidSubject { .. } => ErrorCode::InvalidRequest,
+            Self::Disconnected => ErrorCode::Unavailable,
+            Self::TimedOut { .. } | Self::Failed { .. } => ErrorCode::Internal,
+        }
+    }
+}
+
+/// A way to reach workers.
+pub trait Bus: Send + Sync + 'static {
+    /// Asks, and waits for the reply.
+    fn request(&self, request: Request) -> BoxFuture<'_, Result<Reply, BusError>>;
+
+    /// The largest message, headers included, in bytes.
+    fn max_payload(&self) -> usize;
+}
+
+/// Workers across NATS.
+#[derive(Debug, Clone)]
+pub struct NatsBus {
+    client: Client,
+}
+
+impl NatsBus {
+    /// Asks over `client`.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Nobody listening, and no connection, are tried again until `patience` ends: neither has reached a worker.
+    async fn ask(&self, request: Request) -> Result<Reply, BusError> {
+        let deadline = Instant::now() + request.timeout;
+        let patience = deadline.min(Instant::now() + PATIENCE);
+        let mut step = FIRST_STEP;
+        loop {
+            let error = match self.try_once(&request, deadline).await {
+                Err(error @ (BusError::NoWorkers { .. } | BusError::Disconnected)) => error,
+                settled => return settled,
+            };
+            if Instant::now() + step > patience {
+                return Err(error);
+            }
+            tokio::time::sleep(step).await;
+            step = (step * 2).min(LARGEST_STEP);
+        }
+    }
+
+    async fn try_once(&self, request: &Request, deadline: Instant) -> Result<Reply, BusError> {
+        if self.client.connection_state() != State::Connected {
+            return Err(BusError::Disconnected);
+        }
+        let message = async_nats::Request::new()
+            .headers(request.headers.clone())
+            .payload(request.payload.clone())
+            .timeout(Some(deadline.saturating_duration_since(Instant::now())));
+        let reply = self.client.send_request(request.subject.clone(), message).await;
+        match reply {
+            Ok(message) => Ok(Reply {
+                headers: message.headers.unwrap_or_default(),
+                payload: message.payload,
+            }),
+            Err(error) => Err(self.explain(request, error)),
+        }
+    }
+
+    fn explain(&self, request: &Request, error: RequestError) -> BusError {
+        let subject = request.subject.clone();
+        match error.kind() {
+            RequestErrorKind::NoResponders => BusError::NoWorkers { subject },
+            RequestErrorKind::TimedOut => BusError::TimedOut {
+                subject,
+                timeout: request.timeout,
+            },
+            RequestErrorKind::MaxPayloadExceeded => BusError::TooLarge {
+                limit: self.max_payload(),
+            },
+            RequestErrorKind::InvalidSubject => BusError::InvalidSubject { subject },
+            RequestErrorKind::Other => BusError::Failed { source: error },
+        }
+    }
+}
+
+impl Bus for NatsBus {
+    fn request(&self, request: Request) -> BoxFuture<'_, Result<Reply, BusError>> {
+        Box::pin(self.ask(request))
+    }
+
+    fn max_payload(&self) -> usize {
+        self.client.max_payload()
+    }
+}
