@@ -1,0 +1,122 @@
+"""A user of Wess, by its three public doors: NATS, HTTP and the command line."""
+
+import asyncio
+import json
+import os
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nats
+
+ROOT = Path(__file__).resolve().parent.parent
+GUEST_FOLDERS = ("guests/out", "guests/typed", "guests/plugin", "guests/hostile")
+PATIENCE_S = 60
+
+
+@dataclass
+class Answer:
+    """What came back, whichever door it came by. Header names are lower case."""
+
+    door: str
+    body: bytes
+    headers: dict = field(default_factory=dict)
+    status: int = 200
+
+    @property
+    def text(self):
+        return self.body.decode()
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def failed(self):
+        return self.status >= 400
+
+    @property
+    def error(self):
+        """The `code`, `message` and `detail` of a refusal: a problem document's own members, or what `error` holds."""
+        return self.json if self.door == "HTTP" else self.json["error"]
+
+
+def guest_file(name):
+    """The file of the guest that goes by this name: built from C, or WAT text."""
+    stem = name.replace("-", "_")
+    for folder in GUEST_FOLDERS:
+        for suffix in ("wasm", "wat"):
+            file = ROOT / folder / f"{stem}.{suffix}"
+            if file.exists():
+                return file
+    raise AssertionError(f"no guest is called {name}; has guests/build run?")
+
+
+class Wess:
+    def __init__(self, nats_url, http_url):
+        self.http_url = http_url
+        self.loop = asyncio.new_event_loop()
+        self.nats = self.wait(nats.connect(nats_url, max_reconnect_attempts=0))
+
+    def wait(self, awaitable):
+        return self.loop.run_until_complete(asyncio.wait_for(awaitable, PATIENCE_S))
+
+    def close(self):
+        self.wait(self.nats.close())
+        self.loop.close()
+
+    def request(self, subject, payload=b"", headers=None):
+        """One NATS request. A refusal is an answer with its status, not an exception."""
+        reply = self.wait(self.nats.request(subject, payload, timeout=PATIENCE_S, headers=headers))
+        found = {name.lower(): value for name, value in (reply.headers or {}).items()}
+        return Answer("NATS", reply.data, found, int(found.get("nats-service-error-code", 200)))
+
+    def requests(self, subject, payloads):
+        """The same request many times at once; the answers' bodies."""
+
+        async def all_at_once():
+            calls = [self.nats.request(subject, payload, timeout=PATIENCE_S) for payload in payloads]
+            return [reply.data for reply in await asyncio.gather(*calls)]
+
+        return self.wait(all_at_once())
+
+    def http(self, method, path, body=None, headers=None):
+        """One HTTP request. A refusal is an answer with its status, not an exception."""
+        headers = {"Content-Type": "application/octet-stream", **(headers or {})}
+        request = urllib.request.Request(self.http_url + path, data=body, method=method, headers=headers)
+        try:
+            reply = urllib.request.urlopen(request, timeout=PATIENCE_S)
+        except urllib.error.HTTPError as refusal:
+            reply = refusal
+        with reply:
+            found = {name.lower(): value for name, value in reply.headers.items()}
+            return Answer("HTTP", reply.read(), found, reply.status)
+
+    def call(self, door, reference, payload, headers=None):
+        """The raw form: the guest's input as it is, the guest's output as it is."""
+        if door == "NATS":
+            return self.request(f"wess.invoke.{reference}", payload, headers)
+        return self.http("POST", f"/v1/modules/{reference}/invoke", payload, headers)
+
+    def send(self, door, endpoint, document):
+        """The JSON form; `endpoint` is `invoke` or `chain`."""
+        if door == "NATS":
+            return self.request(f"wess.{endpoint}", document)
+        return self.http("POST", f"/v1/{endpoint}", document, {"Content-Type": "application/json"})
+
+    def store(self, door, name, wasm):
+        if door == "NATS":
+            return self.request("wess.store", wasm, {"Wess-Module": name})
+        return self.http("POST", f"/v1/modules?name={name}", wasm, {"Content-Type": "application/wasm"})
+
+    def command(self, *arguments, stdin=b""):
+        """The `wess` command, which finds the server by WESS_NATS_URL."""
+        binary = os.environ.get("WESS_BIN", "wess")
+        return subprocess.run([binary, *arguments], input=stdin, capture_output=True, timeout=PATIENCE_S, check=False)
+
+    def store_guest(self, guest, name):
+        """Stores a guest by the command line, which takes WAT as well, and insists that it worked."""
+        done = self.command("store", name, str(guest_file(guest)))
+        assert done.returncode == 0, done.stderr.decode()

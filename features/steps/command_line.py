@@ -1,0 +1,47 @@
+"""The `wess` command as a person or a script uses it."""
+
+import json
+import shlex
+
+from behave import then, when
+
+from client import ROOT
+
+
+def run(context, line, stdin=b""):
+    context.done = context.wess.command(*shlex.split(line.replace("guests/", f"{ROOT}/guests/")), stdin=stdin)
+
+
+@when("I run wess {line}")
+def run_line(context, line):
+    run(context, line)
+
+
+@when('I pipe "{text}" into wess {line}')
+def pipe_into(context, text, line):
+    run(context, line, text.encode())
+
+
+@then('it prints "{text}"')
+def prints(context, text):
+    assert context.done.returncode == 0, context.done.stderr.decode()
+    assert context.done.stdout.decode().rstrip("\n") == text, context.done.stdout
+
+
+@then('it prints something with "{text}"')
+def prints_something_with(context, text):
+    assert context.done.returncode == 0, context.done.stderr.decode()
+    assert text in context.done.stdout.decode(), context.done.stdout
+
+
+@then("it prints JSON whose {member} is {value}")
+def prints_json(context, member, value):
+    assert context.done.returncode == 0, context.done.stderr.decode()
+    found = json.loads(context.done.stdout)
+    assert found[member] == json.loads(value), found
+
+
+@then('it fails and says "{text}"')
+def fails_and_says(context, text):
+    assert context.done.returncode != 0, context.done.stdout
+    assert text in context.done.stderr.decode(), context.done.stderr
