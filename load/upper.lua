@@ -1,0 +1,3 @@
+-- For wrk: POST "hello" on every request.
+wrk.method = "POST"
+wrk.body = "hello"
