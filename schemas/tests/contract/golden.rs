@@ -1,0 +1,112 @@
+//! One message of each type and one error of each code, as they were on the wire when they were published.
+//!
+//! A golden file never changes: a change that needs one to change breaks a client.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use wess_schemas::error_code::ErrorCode;
+use wess_schemas::{ErrorBody, beat, chain, invocation, module, outcome, payload, schema, store};
+
+use crate::{folder, stems};
+
+/// How to read and print a message of one type.
+type RoundTrip = fn(&Value) -> Value;
+
+/// One entry for each schema but `error`, which has a golden file for each code.
+const MESSAGES: &[(&str, RoundTrip)] = &[
+    ("invocation", round_trip::<invocation::Invocation>),
+    ("outcome", round_trip::<outcome::Outcome>),
+    ("chain-request", round_trip::<chain::ChainRequest>),
+    ("chain-outcome", round_trip::<chain::ChainOutcome>),
+    ("store-request", round_trip::<store::StoreRequest>),
+    ("module", round_trip::<module::Module>),
+    ("list-request", round_trip::<module::ListRequest>),
+    ("module-list", round_trip::<module::ModuleList>),
+    ("tag-request", round_trip::<module::TagRequest>),
+    ("deleted", round_trip::<module::Deleted>),
+    ("blob-location", round_trip::<module::BlobLocation>),
+    ("module-head", round_trip::<module::ModuleHead>),
+    ("module-version", round_trip::<module::ModuleVersion>),
+    ("payload-ref", round_trip::<payload::PayloadRef>),
+    ("worker-beat", round_trip::<beat::WorkerBeat>),
+];
+
+fn round_trip<T: Serialize + DeserializeOwned>(message: &Value) -> Value {
+    serde_json::to_value(serde_json::from_value::<T>(message.clone()).unwrap()).unwrap()
+}
+
+fn golden(stem: &str) -> Value {
+    let text = fs::read_to_string(folder("golden").join(format!("{stem}.json")));
+    serde_json::from_str(&text.unwrap_or_else(|error| panic!("golden/{stem}.json: {error}"))).unwrap()
+}
+
+fn error_stem(code: &ErrorCode) -> String {
+    format!("error-{code}")
+}
+
+fn assert_fits_schema(name: &str, message: &Value) {
+    let (_, schema) = schema::all()
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .unwrap();
+    let validator = jsonschema::validator_for(schema.as_value()).unwrap();
+    if let Err(mismatch) = validator.validate(message) {
+        panic!("{name} at {}: {mismatch}", mismatch.instance_path());
+    }
+}
+
+#[test]
+fn every_message_is_read_printed_alike_and_fits_its_schema() {
+    for (name, round_trip) in MESSAGES {
+        let message = golden(name);
+        assert_eq!(round_trip(&message), message, "golden/{name}.json");
+        assert_fits_schema(name, &message);
+    }
+}
+
+#[test]
+fn every_error_code_keeps_its_name_and_promises() {
+    for code in ErrorCode::ALL {
+        let message = golden(&error_stem(code));
+        assert_eq!(round_trip::<ErrorBody>(&message), message, "{code}");
+        assert_fits_schema("error", &message);
+        let read: ErrorBody = serde_json::from_value(message).unwrap();
+        let promised = ErrorBody::new(*code, "").error;
+        let told = (read.error.code, read.error.retryable, read.error.guest_ran);
+        assert_eq!(told, (*code, promised.retryable, promised.guest_ran));
+    }
+}
+
+#[test]
+fn there_is_a_golden_file_for_each_type_and_code_and_none_besides() {
+    let messages = schema::all()
+        .into_iter()
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| name != "error");
+    let known: BTreeSet<_> = messages.chain(ErrorCode::ALL.iter().map(error_stem)).collect();
+    assert_eq!(stems("golden"), known);
+}
+
+#[test]
+fn a_field_that_nobody_knows_is_refused_in_requests_and_fits_no_schema() {
+    for name in [
+        "invocation",
+        "chain-request",
+        "store-request",
+        "list-request",
+        "tag-request",
+        "payload-ref",
+    ] {
+        let mut message = golden(name);
+        message["colour"] = "red".into();
+        let (_, schema) = schema::all()
+            .into_iter()
+            .find(|(known, _)| *known == name)
+            .unwrap();
+        assert!(!jsonschema::is_valid(schema.as_value(), &message), "{name}");
+    }
+}
