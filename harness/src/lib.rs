@@ -1,1 +1,15 @@
-//! Stub.
+//! What tests of every crate need: a real nats-server, our own binaries as processes, guests, waiting for state.
+//!
+//! Panics instead of returning errors, saying what was waited for and what the process logged. Ends every process
+//! that it started, by its id.
+
+mod environment;
+mod guests;
+mod nats_server;
+mod process;
+mod wait;
+
+pub use guests::guest;
+pub use nats_server::{NatsServer, NatsServerBuilder};
+pub use process::{Process, Signal, binary};
+pub use wait::{DEADLINE, eventually};
