@@ -2,13 +2,16 @@
 import encoding from "k6/encoding";
 import exec from "k6/execution";
 import http from "k6/http";
-import { check, fail } from "k6";
+import { check, fail, randomSeed } from "k6";
 
 const HTTP = __ENV.WESS_HTTP || "http://127.0.0.1:8080";
 const UPPER = open("../guests/out/upper.wasm", "b");
 const JSON_BODY = { headers: { "Content-Type": "application/json" } };
 // (module (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))
 const ADD = new Uint8Array(encoding.b64decode("AGFzbQEAAAABBwFgAn9/AX8DAgEABwcBA2FkZAAACgkBBwAgACABags="));
+
+// The same seed, the same draws of `mixed` for each caller.
+if (__ENV.WESS_SEED) randomSeed(Number(__ENV.WESS_SEED) + __VU);
 
 // A refusal that we asked for is no failed request.
 http.setResponseCallback(http.expectedStatuses({ min: 200, max: 299 }, 404, 422));
