@@ -1,0 +1,85 @@
+//! stdin to stdout through WASI preview 1: no files, no sockets, only the environment that the caller gave.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::Value;
+use wasmtime::Store;
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
+use wess_schemas::{ErrorBody, ErrorCode};
+
+use super::CallInput;
+use crate::guest::artifact::Prepared;
+use crate::guest::ending::{Answer, GuestFault};
+use crate::guest::host::GuestState;
+use crate::guest::pipe::{LineSink, OutputSink, Pipe};
+
+/// The export that a command is detected by.
+pub const ENTRY: &str = "_start";
+
+/// A run of a command.
+#[derive(Debug)]
+pub struct CommandPlan {
+    argv: Vec<String>,
+    env: BTreeMap<String, String>,
+    stdin: Bytes,
+}
+
+impl CommandPlan {
+    pub(super) fn new(argv0: &str, call: CallInput) -> Result<Self, ErrorBody> {
+        let mut argv = vec![argv0.to_owned()];
+        for (at, arg) in call.args.into_iter().flatten().enumerate() {
+            argv.push(argument(arg).ok_or_else(|| {
+                let message = format!("args[{at}] must be text or a number, without NUL: it becomes an argument of a command");
+                ErrorBody::new(ErrorCode::InvalidArguments, message).with("argument", at)
+            })?);
+        }
+        Ok(Self { argv, env: call.env, stdin: call.input.unwrap_or_default() })
+    }
+
+    pub(in crate::guest) async fn run(
+        self,
+        store: &mut Store<GuestState>,
+        prepared: &Prepared,
+    ) -> Result<Answer, GuestFault> {
+        let stdout = OutputSink::new(store.data().output_limit);
+        let stderr = LineSink::new(store.data().log.clone());
+        if prepared.uses_wasi() {
+            let mut context = WasiCtxBuilder::new();
+            context.args(&self.argv).stdin(MemoryInputPipe::new(self.stdin));
+            context.stdout(Pipe(stdout.clone())).stderr(Pipe(stderr.clone()));
+            for (name, value) in &self.env {
+                context.env(name, value);
+            }
+            store.data_mut().wasi = Some(context.build_p1());
+        }
+        let ended = run_start(store, prepared).await;
+        stderr.flush();
+        let exit_code = ended?;
+        Ok(Answer { output: Some(stdout.take_written()), exit_code: Some(exit_code), results: None })
+    }
+}
+
+async fn run_start(store: &mut Store<GuestState>, prepared: &Prepared) -> Result<i32, GuestFault> {
+    let exited = async {
+        let instance = prepared.instantiate_bare(store).await?;
+        instance.get_typed_func::<(), ()>(&mut *store, ENTRY)?.call_async(&mut *store, ()).await
+    };
+    match exited.await {
+        Ok(()) => Ok(0),
+        Err(error) => match error.downcast_ref::<I32Exit>() {
+            Some(exit) => Ok(exit.0),
+            None => Err(error.into()),
+        },
+    }
+}
+
+fn argument(arg: Value) -> Option<String> {
+    match arg {
+        Value::String(text) if !text.contains('\0') => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,101 @@
+//! Which export a call means and how its input gets in: decided and checked before anything runs.
+
+pub mod command;
+pub mod plugin;
+pub mod typed;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::Value;
+use wess_schemas::module::{Abi, FunctionExport};
+use wess_schemas::reference::FunctionName;
+use wess_schemas::{ErrorBody, ErrorCode};
+
+/// What a caller gave.
+#[derive(Debug, Clone, Default)]
+pub struct CallInput {
+    /// Which export, when one was named.
+    pub function: Option<FunctionName>,
+    /// Input bytes; `None` when there was no input at all.
+    pub input: Option<Bytes>,
+    /// Typed arguments, or argv after argv[0].
+    pub args: Option<Vec<Value>>,
+    /// The guest's environment.
+    pub env: BTreeMap<String, String>,
+}
+
+/// A call that fits its module.
+#[derive(Debug)]
+pub enum Plan {
+    /// Numbers in, numbers out.
+    Typed(typed::TypedPlan),
+    /// Bytes in linear memory.
+    Plugin(plugin::PluginPlan),
+    /// stdin to stdout.
+    Command(command::CommandPlan),
+}
+
+impl Plan {
+    /// The export that will run.
+    pub fn function(&self) -> &str {
+        match self {
+            Self::Typed(plan) => &plan.function,
+            Self::Plugin(plan) => &plan.function,
+            Self::Command(_) => command::ENTRY,
+        }
+    }
+
+    /// Fits a call to a module of this ABI and these exports; `argv0` is what a command sees as its name.
+    pub fn new(abi: Abi, exports: &[FunctionExport], argv0: &str, call: CallInput) -> Result<Self, ErrorBody> {
+        let export = match &call.function {
+            Some(function) => find(exports, function.as_str())?,
+            None => entry(abi, exports)?,
+        };
+        let is_entry = |entry: &str| export.name == entry;
+        match abi {
+            Abi::Command if is_entry(command::ENTRY) => command::CommandPlan::new(argv0, call).map(Self::Command),
+            Abi::Plugin if plugin::is_entry(export) && call.args.is_none() => {
+                Ok(Self::Plugin(plugin::PluginPlan::new(export, call)))
+            }
+            Abi::Typed | Abi::Plugin | Abi::Command => typed::TypedPlan::new(export, call).map(Self::Typed),
+        }
+    }
+}
+
+fn find<'a>(exports: &'a [FunctionExport], function: &str) -> Result<&'a FunctionExport, ErrorBody> {
+    exports.iter().find(|export| export.name == function).ok_or_else(|| {
+        let message = format!("the module has no function {function:?}; it has {}", listed(exports));
+        ErrorBody::new(ErrorCode::FunctionNotFound, message)
+    })
+}
+
+/// The function that a call without a function means.
+fn entry(abi: Abi, exports: &[FunctionExport]) -> Result<&FunctionExport, ErrorBody> {
+    let named = match abi {
+        Abi::Command => command::ENTRY,
+        Abi::Plugin => plugin::ENTRY,
+        Abi::Typed => {
+            let mut callable = exports.iter().filter(|export| export.name != INITIALIZE);
+            return match (callable.next(), callable.next()) {
+                (Some(only), None) => Ok(only),
+                _ => {
+                    let message = format!("the module has several functions, name one of {}", listed(exports));
+                    Err(ErrorBody::new(ErrorCode::InvalidRequest, message))
+                }
+            };
+        }
+    };
+    find(exports, named)
+}
+
+/// Called before anything else in a module that exports it (a WASI reactor).
+pub(super) const INITIALIZE: &str = "_initialize";
+
+/// The first few names, for a message.
+fn listed(exports: &[FunctionExport]) -> String {
+    const SHOWN: usize = 10;
+    let names: Vec<&str> = exports.iter().take(SHOWN).map(|export| export.name.as_str()).collect();
+    let more = if exports.len() > SHOWN { ", …" } else { "" };
+    format!("{}{more}", names.join(", "))
+}

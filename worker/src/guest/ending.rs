@@ -1,0 +1,182 @@
+//! How a run ended, and what a caller is told of it. A trap is an outcome: nobody is paged.
+
+use serde_json::Value;
+use wasmtime::{Trap, WasmBacktrace};
+use wess_schemas::{ErrorBody, ErrorCode};
+
+use super::host::{HostFault, HostUnavailable};
+use super::limits::Refused;
+
+/// What a guest answered.
+#[derive(Debug, Default, PartialEq)]
+pub struct Answer {
+    /// Output bytes, of plugins and commands.
+    pub output: Option<Vec<u8>>,
+    /// Results, of typed functions.
+    pub results: Option<Vec<Value>>,
+    /// The guest's own verdict, of plugins and commands.
+    pub exit_code: Option<i32>,
+}
+
+/// A run's answer or fault, and what it cost.
+#[derive(Debug)]
+pub struct Ending {
+    /// What the guest answered, or why it did not.
+    pub result: Result<Answer, GuestFault>,
+    /// From the guest's start to its end, in microseconds.
+    pub run_us: u64,
+    /// Fuel used, when it was counted.
+    pub fuel: Option<u64>,
+    /// Most linear memory held at once, in bytes.
+    pub memory_peak_bytes: u64,
+}
+
+/// Why a guest did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestFault {
+    /// It trapped.
+    #[error("the guest trapped: {message}")]
+    Trapped {
+        /// A word for the kind.
+        kind: &'static str,
+        /// One sentence.
+        message: String,
+        /// Innermost first.
+        backtrace: Vec<String>,
+    },
+    /// It was refused memory and could not go on.
+    #[error("the guest needed more memory than its limit")]
+    MemoryExceeded,
+    /// It was refused memory that the worker did not have, and could not go on.
+    #[error("the guest needed memory that this worker has not got now")]
+    MemoryBudget,
+    /// There was no memory for it to begin with.
+    #[error("this worker has no memory for another guest now")]
+    HostFull,
+    /// It gave more output than allowed.
+    #[error("the guest's output is larger than {0} bytes")]
+    OutputTooLarge(usize),
+    /// It outlived its timeout.
+    #[error("the guest ran longer than {0} ms")]
+    DeadlineExceeded(u64),
+    /// It used up its fuel.
+    #[error("the guest used up its fuel")]
+    OutOfFuel,
+    /// The host could not do what the guest asked.
+    #[error(transparent)]
+    HostUnavailable(#[from] HostUnavailable),
+    /// The module is not what its record says.
+    #[error("the module does not have what its record says")]
+    Mismatch,
+    /// A fault of ours.
+    #[error("the guest could not be run")]
+    Internal(#[source] wasmtime::Error),
+}
+
+impl GuestFault {
+    /// What the caller is told.
+    pub fn to_error(&self) -> ErrorBody {
+        let error = ErrorBody::new(self.code(), self.to_string());
+        match self {
+            Self::Trapped { kind, backtrace, .. } => {
+                error.with("trap", *kind).with("backtrace", backtrace.iter().map(String::as_str).collect::<Value>())
+            }
+            Self::MemoryBudget => error.with("reason", "worker_memory_budget"),
+            Self::OutputTooLarge(limit) => error.with("limit_bytes", *limit),
+            Self::DeadlineExceeded(timeout_ms) => error.with("timeout_ms", *timeout_ms),
+            _ => error,
+        }
+    }
+
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Trapped { .. } => ErrorCode::GuestTrapped,
+            Self::MemoryExceeded | Self::MemoryBudget => ErrorCode::MemoryExceeded,
+            Self::HostFull => ErrorCode::Overloaded,
+            Self::OutputTooLarge(_) => ErrorCode::OutputTooLarge,
+            Self::DeadlineExceeded(_) => ErrorCode::DeadlineExceeded,
+            Self::OutOfFuel => ErrorCode::OutOfFuel,
+            Self::HostUnavailable(_) | Self::Mismatch | Self::Internal(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// Settles what a trap after a refused growth means.
+    pub(super) fn after_refusal(self, refused: Option<Refused>) -> Self {
+        match (self, refused) {
+            (Self::Trapped { .. } | Self::Internal(_), Some(Refused::Limit)) => Self::MemoryExceeded,
+            (Self::Trapped { .. } | Self::Internal(_), Some(Refused::Budget)) => Self::MemoryBudget,
+            (fault, _) => fault,
+        }
+    }
+}
+
+impl From<HostFault> for GuestFault {
+    fn from(fault: HostFault) -> Self {
+        match fault {
+            HostFault::OutputTooLarge(limit) => Self::OutputTooLarge(limit),
+            HostFault::Deadline => Self::DeadlineExceeded(0),
+            HostFault::OutOfBounds(_) | HostFault::NoMemory => trapped("host_call_out_of_bounds", &fault),
+            HostFault::StateTooLarge { .. } => trapped("state_too_large", &fault),
+        }
+    }
+}
+
+fn trapped(kind: &'static str, why: &dyn std::fmt::Display) -> GuestFault {
+    GuestFault::Trapped { kind, message: why.to_string(), backtrace: Vec::new() }
+}
+
+impl From<wasmtime::Error> for GuestFault {
+    fn from(error: wasmtime::Error) -> Self {
+        if let Some(fault) = error.downcast_ref::<HostFault>() {
+            return fault.clone().into();
+        }
+        if let Some(unavailable) = error.downcast_ref::<HostUnavailable>() {
+            return Self::HostUnavailable(HostUnavailable(unavailable.0.clone()));
+        }
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::OutOfFuel) => Self::OutOfFuel,
+            Some(trap) => {
+                let backtrace = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
+                Self::Trapped { kind: trap_kind(*trap), message: trap.to_string(), backtrace }
+            }
+            None => host_call_fault(error),
+        }
+    }
+}
+
+/// A host call that failed for a reason of its own: WASI turns a guest's bad pointers into such errors.
+fn host_call_fault(error: wasmtime::Error) -> GuestFault {
+    match error.downcast_ref::<WasmBacktrace>().map(frames) {
+        Some(backtrace) => {
+            GuestFault::Trapped { kind: "host_call", message: error.root_cause().to_string(), backtrace }
+        }
+        None => GuestFault::Internal(error),
+    }
+}
+
+/// The innermost frames, by function name where the module has names.
+fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
+    const SHOWN: usize = 20;
+    let line = |frame: &wasmtime::FrameInfo| match (frame.func_name(), frame.module_offset()) {
+        (Some(name), _) => name.chars().take(200).collect(),
+        (None, Some(offset)) => format!("function {} at {offset:#x}", frame.func_index()),
+        (None, None) => format!("function {}", frame.func_index()),
+    };
+    backtrace.frames().iter().take(SHOWN).map(line).collect()
+}
+
+fn trap_kind(trap: Trap) -> &'static str {
+    match trap {
+        Trap::StackOverflow => "stack_overflow",
+        Trap::MemoryOutOfBounds => "memory_out_of_bounds",
+        Trap::TableOutOfBounds => "table_out_of_bounds",
+        Trap::IndirectCallToNull => "indirect_call_to_null",
+        Trap::BadSignature => "indirect_call_type_mismatch",
+        Trap::IntegerOverflow => "integer_overflow",
+        Trap::IntegerDivisionByZero => "integer_division_by_zero",
+        Trap::BadConversionToInteger => "invalid_conversion_to_integer",
+        Trap::UnreachableCodeReached => "unreachable",
+        Trap::NullReference => "null_reference",
+        _ => "other",
+    }
+}

@@ -1,0 +1,191 @@
+//! What a guest may be compiled from and how much room an engine has; the Wasm proposals we accept are named here alone.
+//!
+//! Invariant: every engine of one metering is built from the same settings, so that artifacts load in all of them.
+
+use std::hash::{Hash, Hasher};
+
+use wasmparser::WasmFeatures;
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::epoch::{EngineClock, Ticker};
+use super::limits::MAX_TABLE_ELEMENTS;
+
+/// Largest linear memory any guest can be given; operators may allow less.
+pub(super) const MAX_MEMORY_BYTES: usize = 512 << 20;
+/// Guest stack; past it a guest traps with `stack_overflow`.
+const MAX_WASM_STACK_BYTES: usize = 512 << 10;
+/// The whole stack of a run: the guest's, then ours in host calls.
+const RUN_STACK_BYTES: usize = 2 << 20;
+/// Memory that a pool slot keeps between guests when the kernel can tell us which pages were written.
+const KEEP_RESIDENT_BYTES: usize = 2 << 20;
+/// The same when every kept byte must be cleared by hand.
+const KEEP_RESIDENT_BLIND_BYTES: usize = 64 << 10;
+/// Per-instance bookkeeping inside Wasmtime; a module with more functions than fit is refused.
+const MAX_INSTANCE_BYTES: usize = 1 << 20;
+/// Tables one module may define.
+const MAX_TABLES: u32 = 4;
+
+/// An engine could not be made, or did not take what it was given.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("WebAssembly engine: {0}")]
+pub struct EngineError(String);
+
+impl From<wasmtime::Error> for EngineError {
+    fn from(error: wasmtime::Error) -> Self {
+        Self(format!("{error:#}"))
+    }
+}
+
+impl From<std::io::Error> for EngineError {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Whether instructions are counted. Counting makes tight loops slower, so it is compiled in only when asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Metering {
+    /// Not counted.
+    Off,
+    /// Counted against a fuel budget.
+    Fuel,
+}
+
+impl Metering {
+    /// A word for file names and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "plain",
+            Self::Fuel => "fuel",
+        }
+    }
+}
+
+/// The proposals a module may use. References to garbage-collected things are not among them.
+pub(super) fn accepted_features() -> WasmFeatures {
+    WasmFeatures::WASM2.difference(WasmFeatures::GC_TYPES) | WasmFeatures::TAIL_CALL | WasmFeatures::RELAXED_SIMD | WasmFeatures::EXTENDED_CONST
+}
+
+/// How a module is compiled; the same for the compiler and for every engine that loads what it made.
+fn config(metering: Metering, slots: u32) -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_tail_call(true)
+        .wasm_relaxed_simd(true)
+        .relaxed_simd_deterministic(true)
+        .wasm_extended_const(true)
+        .wasm_multi_memory(false)
+        .wasm_memory64(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_custom_page_sizes(false)
+        .concurrency_support(false)
+        .consume_fuel(metering == Metering::Fuel)
+        .epoch_interruption(true)
+        .max_wasm_stack(MAX_WASM_STACK_BYTES)
+        .async_stack_size(RUN_STACK_BYTES)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots)));
+    config
+}
+
+fn pool(slots: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    let keep_resident = if kernel_reports_written_pages() { KEEP_RESIDENT_BYTES } else { KEEP_RESIDENT_BLIND_BYTES };
+    pool.total_core_instances(slots)
+        .total_memories(slots)
+        .total_tables(slots * MAX_TABLES)
+        .total_stacks(slots)
+        .max_memories_per_module(1)
+        .max_tables_per_module(MAX_TABLES)
+        .max_core_instance_size(MAX_INSTANCE_BYTES)
+        .max_memory_size(MAX_MEMORY_BYTES)
+        .table_elements(MAX_TABLE_ELEMENTS)
+        .linear_memory_keep_resident(keep_resident)
+        .table_keep_resident(64 << 10)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// Linux 6.7 brought `PAGEMAP_SCAN`.
+fn kernel_reports_written_pages() -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(7))
+}
+
+/// An engine without room to run anything: it compiles, and says what the others could not load.
+pub(super) fn compiling_engine(metering: Metering) -> wasmtime::Result<Engine> {
+    Engine::new(&config(metering, 1))
+}
+
+/// Sixteen hex digits that change whenever artifacts of this engine would not load in another.
+pub(super) fn compatibility(engine: &Engine) -> String {
+    let mut hasher = Blake3Hasher(blake3::Hasher::new());
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// A hasher whose result is the same in every build and process, which std's does not promise.
+struct Blake3Hasher(blake3::Hasher);
+
+impl Hasher for Blake3Hasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.0.finalize().as_bytes()[..8]);
+        u64::from_be_bytes(first)
+    }
+}
+
+/// One executor's engines, made when first needed: nobody who never asks for fuel pays for counting it.
+pub struct EnginePool {
+    slots: u32,
+    ticker: Ticker,
+    made: [std::sync::OnceLock<RunningEngine>; 2],
+}
+
+/// An engine and the clock that interrupts its guests.
+#[derive(Clone)]
+pub(super) struct RunningEngine {
+    pub engine: Engine,
+    pub clock: EngineClock,
+    pub linker: std::sync::Arc<wasmtime::Linker<super::host::GuestState>>,
+}
+
+impl EnginePool {
+    /// Room for so many guests at once in each engine.
+    pub fn new(slots: u32, ticker: Ticker) -> Self {
+        Self { slots, ticker, made: Default::default() }
+    }
+
+    pub(super) fn get(&self, metering: Metering) -> wasmtime::Result<&RunningEngine> {
+        let place = match metering {
+            Metering::Off => &self.made[0],
+            Metering::Fuel => &self.made[1],
+        };
+        if let Some(made) = place.get() {
+            return Ok(made);
+        }
+        let engine = Engine::new(&config(metering, self.slots))?;
+        let linker = std::sync::Arc::new(super::host::linker(&engine)?);
+        let clock = self.ticker.watch(&engine);
+        Ok(place.get_or_init(|| RunningEngine { engine, clock, linker }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_of_one_metering_are_compatible_and_of_two_are_not() {
+        let of = |metering| compatibility(&compiling_engine(metering).unwrap());
+        assert_eq!(of(Metering::Off), of(Metering::Off));
+        assert_ne!(of(Metering::Off), of(Metering::Fuel));
+        let roomy = compatibility(&Engine::new(&config(Metering::Off, 8)).unwrap());
+        assert_eq!(of(Metering::Off), roomy);
+    }
+}

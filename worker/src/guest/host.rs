@@ -1,0 +1,250 @@
+//! What a guest may ask of us: the `host` imports of plugins, WASI preview 1 without files or sockets, and bounds on both.
+//!
+//! Every pointer is the guest's claim and is checked against its memory; a wrong one is a trap, never a host error.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Instant;
+
+use bytes::Bytes;
+use wasmtime::{Caller, Engine, Extern, Linker, Memory};
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+use super::limits::GuestLimiter;
+
+/// Most bytes of one state key.
+pub const MAX_STATE_KEY_BYTES: usize = 256;
+/// Most bytes of one state value: it must fit into a message of a NATS server with default settings.
+pub const MAX_STATE_VALUE_BYTES: usize = 512 << 10;
+/// Most bytes one run may log; the rest is dropped and said to be.
+const MAX_LOG_BYTES: usize = 64 << 10;
+/// Longest single log line; longer ones are cut.
+const MAX_LOG_LINE_BYTES: usize = 8 << 10;
+
+/// Where a guest's line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStream {
+    /// `host.log`.
+    Log,
+    /// A command's standard error.
+    Stderr,
+}
+
+impl LogStream {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// The state store could not be reached, or did not answer in time.
+#[derive(Debug, thiserror::Error)]
+#[error("guest state is unavailable: {0}")]
+pub struct HostUnavailable(pub String);
+
+/// A state call under way.
+pub type StateFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, HostUnavailable>> + Send + 'a>>;
+
+/// What one run gets from the outside: its log and its module's state.
+pub trait Host: Send + Sync {
+    /// Takes one line, without waiting; lines past the run's bound never arrive here.
+    fn log(&self, stream: LogStream, line: &str);
+    /// The value of a key, if there is one.
+    fn get_state<'a>(&'a self, key: &'a [u8]) -> StateFuture<'a, Option<Bytes>>;
+    /// Sets a key; answers once it is stored.
+    fn set_state<'a>(&'a self, key: &'a [u8], value: Bytes) -> StateFuture<'a, ()>;
+    /// Takes a key away, whether it was there or not.
+    fn delete_state<'a>(&'a self, key: &'a [u8]) -> StateFuture<'a, ()>;
+}
+
+/// A fault of a guest's own making in a host call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum HostFault {
+    #[error("{0}: the pointer or length lies outside the guest's memory")]
+    OutOfBounds(&'static str),
+    #[error("the module exports no memory for host calls to use")]
+    NoMemory,
+    #[error("{what} is {bytes} bytes, but may have at most {most}")]
+    StateTooLarge { what: &'static str, bytes: usize, most: usize },
+    #[error("the output is larger than {0} bytes")]
+    OutputTooLarge(usize),
+    #[error("the run's deadline has passed")]
+    Deadline,
+}
+
+/// Everything that belongs to one run, inside its store.
+pub(super) struct GuestState {
+    pub limiter: GuestLimiter,
+    pub deadline: Instant,
+    pub wasi: Option<WasiP1Ctx>,
+    pub output: Option<Vec<u8>>,
+    pub output_limit: usize,
+    pub log: GuestLog,
+    last_state: Bytes,
+}
+
+impl GuestState {
+    pub fn new(limiter: GuestLimiter, deadline: Instant, output_limit: usize, log: GuestLog) -> Self {
+        Self { limiter, deadline, wasi: None, output: None, output_limit, log, last_state: Bytes::new() }
+    }
+}
+
+/// One run's way to its log, with the bytes it may still write.
+#[derive(Clone)]
+pub(super) struct GuestLog {
+    host: std::sync::Arc<dyn Host>,
+    left: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl GuestLog {
+    pub fn new(host: std::sync::Arc<dyn Host>) -> Self {
+        Self { host, left: std::sync::Arc::new(MAX_LOG_BYTES.into()) }
+    }
+
+    /// Passes on the lines of a text while there is room, and says once when there is none left.
+    pub fn write(&self, stream: LogStream, text: &[u8]) {
+        use std::sync::atomic::Ordering::Relaxed;
+        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let line = &line[..line.len().min(MAX_LOG_LINE_BYTES)];
+            let left = self.left.load(Relaxed);
+            match left.checked_sub(line.len() + 1) {
+                Some(rest) => {
+                    self.left.store(rest, Relaxed);
+                    self.host.log(stream, &String::from_utf8_lossy(line));
+                }
+                None if left > 0 => {
+                    self.left.store(0, Relaxed);
+                    self.host.log(stream, "(this run has logged too much; the rest is dropped)");
+                }
+                None => return,
+            }
+        }
+    }
+}
+
+type HostCaller<'a> = Caller<'a, GuestState>;
+type Async<'a, T> = Box<dyn Future<Output = wasmtime::Result<T>> + Send + 'a>;
+
+/// The imports every guest of an engine shares.
+pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
+    let mut linker = Linker::new(engine);
+    linker.func_wrap("host", "log", log)?;
+    linker.func_wrap("host", "set_output", set_output)?;
+    linker.func_wrap_async("host", "get_state", |caller: HostCaller<'_>, (key, key_len): (u32, u32)| {
+        Box::new(get_state(caller, key, key_len)) as Async<'_, i32>
+    })?;
+    linker.func_wrap("host", "read_state", read_state)?;
+    linker.func_wrap_async(
+        "host",
+        "set_state",
+        |caller: HostCaller<'_>, (key, key_len, value, value_len): (u32, u32, u32, u32)| {
+            Box::new(set_state(caller, key, key_len, value, value_len)) as Async<'_, ()>
+        },
+    )?;
+    linker.func_wrap_async("host", "delete_state", |caller: HostCaller<'_>, (key, key_len): (u32, u32)| {
+        Box::new(delete_state(caller, key, key_len)) as Async<'_, ()>
+    })?;
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut GuestState| {
+        state.wasi.as_mut().expect("a module that imports WASI is prepared with a WASI context")
+    })?;
+    Ok(linker)
+}
+
+fn log(mut caller: HostCaller<'_>, text: u32, len: u32) -> wasmtime::Result<()> {
+    let memory = memory_of(&mut caller)?;
+    let (bytes, state) = memory.data_and_store_mut(&mut caller);
+    state.log.write(LogStream::Log, slice(bytes, text, len, "log")?);
+    Ok(())
+}
+
+fn set_output(mut caller: HostCaller<'_>, output: u32, len: u32) -> wasmtime::Result<()> {
+    let memory = memory_of(&mut caller)?;
+    let (bytes, state) = memory.data_and_store_mut(&mut caller);
+    let output = slice(bytes, output, len, "set_output")?;
+    if output.len() > state.output_limit {
+        return Err(HostFault::OutputTooLarge(state.output_limit).into());
+    }
+    state.output = Some(output.to_vec());
+    Ok(())
+}
+
+async fn get_state(mut caller: HostCaller<'_>, key: u32, key_len: u32) -> wasmtime::Result<i32> {
+    let key = state_key(&mut caller, key, key_len, "get_state")?;
+    let host = std::sync::Arc::clone(&caller.data().log.host);
+    let value = host.get_state(&key).await?;
+    let length = value.as_ref().and_then(|value| i32::try_from(value.len()).ok()).unwrap_or(-1);
+    caller.data_mut().last_state = value.unwrap_or_default();
+    Ok(length)
+}
+
+fn read_state(mut caller: HostCaller<'_>, target: u32, capacity: u32) -> wasmtime::Result<u32> {
+    let memory = memory_of(&mut caller)?;
+    let (bytes, state) = memory.data_and_store_mut(&mut caller);
+    let range = range(bytes.len(), target, capacity, "read_state")?;
+    let target = &mut bytes[range];
+    let length = state.last_state.len().min(target.len());
+    target[..length].copy_from_slice(&state.last_state[..length]);
+    Ok(length as u32)
+}
+
+async fn set_state(mut caller: HostCaller<'_>, key: u32, key_len: u32, value: u32, value_len: u32) -> wasmtime::Result<()> {
+    let key = state_key(&mut caller, key, key_len, "set_state")?;
+    let memory = memory_of(&mut caller)?;
+    let value = slice(memory.data(&caller), value, value_len, "set_state")?;
+    check_size("a state value", value.len(), MAX_STATE_VALUE_BYTES)?;
+    let value = Bytes::copy_from_slice(value);
+    let host = std::sync::Arc::clone(&caller.data().log.host);
+    Ok(host.set_state(&key, value).await?)
+}
+
+async fn delete_state(mut caller: HostCaller<'_>, key: u32, key_len: u32) -> wasmtime::Result<()> {
+    let key = state_key(&mut caller, key, key_len, "delete_state")?;
+    let host = std::sync::Arc::clone(&caller.data().log.host);
+    Ok(host.delete_state(&key).await?)
+}
+
+fn state_key(caller: &mut HostCaller<'_>, key: u32, len: u32, call: &'static str) -> wasmtime::Result<Vec<u8>> {
+    let memory = memory_of(caller)?;
+    let key = slice(memory.data(&caller), key, len, call)?;
+    check_size("a state key", key.len(), MAX_STATE_KEY_BYTES)?;
+    Ok(key.to_vec())
+}
+
+fn check_size(what: &'static str, bytes: usize, most: usize) -> Result<(), HostFault> {
+    if bytes > most { Err(HostFault::StateTooLarge { what, bytes, most }) } else { Ok(()) }
+}
+
+fn memory_of(caller: &mut HostCaller<'_>) -> Result<Memory, HostFault> {
+    caller.get_export("memory").and_then(Extern::into_memory).ok_or(HostFault::NoMemory)
+}
+
+/// The part of a memory of `size` bytes that a guest's pointer and length name.
+fn range(size: usize, start: u32, len: u32, call: &'static str) -> Result<std::ops::Range<usize>, HostFault> {
+    let start = start as usize;
+    match start.checked_add(len as usize) {
+        Some(end) if end <= size => Ok(start..end),
+        _ => Err(HostFault::OutOfBounds(call)),
+    }
+}
+
+/// The bytes that a guest's pointer and length name.
+pub(super) fn slice<'a>(memory: &'a [u8], start: u32, len: u32, call: &'static str) -> Result<&'a [u8], HostFault> {
+    Ok(&memory[range(memory.len(), start, len, call)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_may_reach_the_end_of_memory_and_not_past_it() {
+        assert_eq!(range(10, 0, 10, "x").unwrap(), 0..10);
+        assert_eq!(range(10, 10, 0, "x").unwrap(), 10..10);
+        for (start, len) in [(10, 1), (11, 0), (0, 11), (u32::MAX, 1), (1, u32::MAX), (u32::MAX, u32::MAX)] {
+            assert_eq!(range(10, start, len, "x"), Err(HostFault::OutOfBounds("x")));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! One run from a prepared module to its ending: a fresh store and instance, under limits, then dropped.
+//!
+//! A deadline has two arms: the epoch traps a guest that computes, a timer drops the future of one that waits.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use wasmtime::{Store, UpdateDeadline};
+use wess_schemas::limits::EffectiveLimits;
+
+use super::abi::Plan;
+use super::artifact::Prepared;
+use super::ending::{Answer, Ending, GuestFault};
+use super::engine::Metering;
+use super::epoch::note_overstay;
+use super::host::{GuestLog, GuestState, Host, HostFault};
+use super::limits::{GuestLimiter, MemoryBudget};
+
+/// Epoch ticks a guest may burn before it yields for the first time; a tick may be almost over when it starts.
+const FIRST_TICKS: u64 = 2;
+/// Ticks between later yields.
+const NEXT_TICKS: u64 = 1;
+
+/// Everything one run needs besides its module.
+pub struct Run {
+    /// What to call, with what.
+    pub plan: Plan,
+    /// What holds for it.
+    pub limits: EffectiveLimits,
+    /// Its log and state.
+    pub host: Arc<dyn Host>,
+    /// The process's guest memory.
+    pub budget: Arc<MemoryBudget>,
+}
+
+/// Runs a guest to its end. The future may be polled on any thread; its epoch ticks until it ends or is dropped.
+pub async fn invoke(prepared: Arc<Prepared>, run: Run) -> Ending {
+    let _running = prepared.clock().enter();
+    let started = Instant::now();
+    let deadline = started + Duration::from_millis(run.limits.timeout_ms);
+    let mut store = store(&prepared, &run, deadline);
+    let answered = before(deadline, call(run.plan, &mut store, &prepared)).await;
+    let result = answered.unwrap_or(Err(GuestFault::DeadlineExceeded(0)));
+    let refused = store.data().limiter.refused();
+    let result = result.map_err(|fault| match fault.after_refusal(refused) {
+        GuestFault::DeadlineExceeded(_) => GuestFault::DeadlineExceeded(run.limits.timeout_ms),
+        fault => fault,
+    });
+    let fuel = run.limits.fuel.zip(store.get_fuel().ok()).map(|(given, left)| given.saturating_sub(left));
+    let memory_peak_bytes = store.data().limiter.peak_bytes();
+    Ending { result, run_us: started.elapsed().as_micros() as u64, fuel, memory_peak_bytes }
+}
+
+fn store(prepared: &Prepared, run: &Run, deadline: Instant) -> Store<GuestState> {
+    let limiter = GuestLimiter::new(run.limits.memory_bytes, Arc::clone(&run.budget));
+    let output_limit = usize::try_from(run.limits.output_bytes).unwrap_or(usize::MAX);
+    let state = GuestState::new(limiter, deadline, output_limit, GuestLog::new(Arc::clone(&run.host)));
+    let mut store = Store::new(prepared.engine(), state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_epoch_deadline(FIRST_TICKS);
+    store.epoch_deadline_callback(|context| {
+        if Instant::now() >= context.data().deadline {
+            return Err(HostFault::Deadline.into());
+        }
+        note_overstay();
+        Ok(UpdateDeadline::Yield(NEXT_TICKS))
+    });
+    if prepared.metering() == Metering::Fuel {
+        let fuel = run.limits.fuel.unwrap_or(u64::MAX);
+        store.set_fuel(fuel).expect("an engine made for fuel takes fuel");
+    }
+    store
+}
+
+async fn call(plan: Plan, store: &mut Store<GuestState>, prepared: &Prepared) -> Result<Answer, GuestFault> {
+    match plan {
+        Plan::Typed(plan) => plan.run(store, prepared).await,
+        Plan::Plugin(plan) => plan.run(store, prepared).await,
+        Plan::Command(plan) => plan.run(store, prepared).await,
+    }
+}
+
+/// The future's output, or `None` once the deadline has passed. Most calls never wait, and so never make a timer.
+async fn before<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut timer = None;
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        timer.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}

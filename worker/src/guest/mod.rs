@@ -1,0 +1,23 @@
+//! Running untrusted code: bytes, limits and a host in, an ending out.
+//!
+//! Knows neither NATS nor tenants nor disk. Wasmtime is named in this folder and nowhere else.
+
+pub mod abi;
+mod artifact;
+mod ending;
+mod engine;
+mod epoch;
+mod host;
+mod inspect;
+mod invoke;
+mod limits;
+mod pipe;
+
+pub use artifact::{Compiler, Prepared};
+pub use ending::{Answer, Ending, GuestFault};
+pub use engine::{EngineError, EnginePool, Metering};
+pub use epoch::{Ticker, poll_noting_overstay};
+pub use host::{Host, HostUnavailable, LogStream, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES};
+pub use inspect::{Inspection, MAX_FUNCTION_BYTES, ModuleRefused, inspect};
+pub use invoke::{Run, invoke};
+pub use limits::MemoryBudget;
