@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::environment;
 use crate::process::{Signal, send};
-use crate::wait::eventually_blocking;
+use crate::wait::{DEADLINE, eventually_blocking};
 
 /// A running nats-server. Killed when dropped, its folder removed.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl NatsServer {
 
     /// The file is written once the server listens; it may be seen half written.
     fn wait_for_port(&mut self, ports: &Path) -> u16 {
-        let port = eventually_blocking(|| {
+        let port = eventually_blocking(DEADLINE, || {
             let exited = self.child.as_mut()?.try_wait().ok()?;
             assert!(exited.is_none(), "nats-server ended at start:\n{}", self.log());
             parse_port(&fs::read_to_string(ports).ok()?)

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 pub use rustix::process::Signal;
 
@@ -51,8 +53,14 @@ pub struct Process {
 }
 
 /// What a process has written so far.
-#[derive(Debug, Clone, Default)]
-struct Captured(Arc<Mutex<String>>);
+#[derive(Debug)]
+struct Captured {
+    text: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
+}
+
+/// How long what a process wrote last may take to be read once it has ended. Its children may hold the pipe longer.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Process {
     /// Starts it without waiting for anything.
@@ -82,11 +90,15 @@ impl Process {
 
     /// Waits for the line `ready key=value…` on stdout and returns its pairs.
     pub fn wait_ready(&mut self) -> BTreeMap<String, String> {
-        let ready = eventually_blocking(|| {
+        let ready = eventually_blocking(DEADLINE, || {
+            let ended = self
+                .child
+                .try_wait()
+                .ok()
+                .flatten()
+                .filter(|_| self.stdout.is_whole());
             let ready = self.ready();
-            if ready.is_none()
-                && let Ok(Some(status)) = self.child.try_wait()
-            {
+            if let (None, Some(status)) = (&ready, ended) {
                 panic!("the process ended with {status} before it was ready");
             }
             ready
@@ -127,10 +139,16 @@ impl Process {
         send(self.pid(), signal);
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended by itself, and until what it wrote has been read.
     pub fn wait_exit(&mut self) -> ExitStatus {
-        let status = eventually_blocking(|| self.child.try_wait().expect("a child can be waited for"));
-        status.unwrap_or_else(|| panic!("the process did not end within {DEADLINE:?}"))
+        let status = eventually_blocking(DEADLINE, || {
+            self.child.try_wait().expect("a child can be waited for")
+        });
+        let status = status.unwrap_or_else(|| panic!("the process did not end within {DEADLINE:?}"));
+        eventually_blocking(LAST_WORDS, || {
+            (self.stdout.is_whole() && self.stderr.is_whole()).then_some(())
+        });
+        status
     }
 
     /// Asks it to stop and waits until it has ended.
@@ -155,26 +173,31 @@ impl Drop for Process {
 impl Captured {
     /// Reads on a thread that ends with the process: a full pipe would stop it.
     fn of(source: impl Read + Send + 'static) -> Self {
-        let captured = Self::default();
-        let written = captured.clone();
-        std::thread::spawn(move || {
+        let text = Arc::new(Mutex::new(String::new()));
+        let written = text.clone();
+        let reader = std::thread::spawn(move || {
             let mut source = BufReader::new(source);
             let mut line = Vec::new();
             while source.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-                written.lock().push_str(&String::from_utf8_lossy(&line));
+                lock(&written).push_str(&String::from_utf8_lossy(&line));
                 line.clear();
             }
         });
-        captured
+        Self { text, reader }
     }
 
     fn text(&self) -> String {
-        self.lock().clone()
+        lock(&self.text).clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether nothing more can come.
+    fn is_whole(&self) -> bool {
+        self.reader.is_finished()
     }
+}
+
+fn lock(text: &Mutex<String>) -> MutexGuard<'_, String> {
+    text.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn parse_ready(line: &str) -> Option<BTreeMap<String, String>> {

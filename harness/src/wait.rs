@@ -21,9 +21,9 @@ pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
     }
 }
 
-/// As [`eventually`], without a runtime.
-pub(crate) fn eventually_blocking<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = std::time::Instant::now() + DEADLINE;
+/// As [`eventually`], without a runtime; gives nothing after `limit`.
+pub(crate) fn eventually_blocking<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = std::time::Instant::now() + limit;
     while std::time::Instant::now() < deadline {
         if let Some(found) = probe() {
             return Some(found);

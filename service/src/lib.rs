@@ -15,3 +15,4 @@ pub mod objects;
 pub mod payloads;
 pub mod telemetry;
 pub mod trace_context;
+pub mod upkeep;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,7 +113,7 @@ pub struct Signals {
 
 impl Signals {
     /// Takes both signals away from their default, which is to kill the process.
-    pub fn install() -> std::io::Result<Self> {
+    pub fn install() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -209,10 +210,24 @@ impl Lifecycle {
         self.settle(Exit::Internal);
     }
 
+    /// Says that the process takes work: on `/readyz`, then by the line `ready key=value…` on stdout.
+    ///
+    /// Whoever starts processes waits for that line and reads addresses from it, above all those of port 0.
+    pub fn announce(&self, facts: &[(&str, &dyn fmt::Display)]) -> io::Result<()> {
+        self.health.enter(Phase::Ready);
+        let pairs = facts
+            .iter()
+            .map(|(key, value)| format!(" {key}={value}"))
+            .collect::<String>();
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "ready{pairs}")?;
+        stdout.flush()
+    }
+
     /// Starts the process, runs it until it is told to stop or something fails, and drains it.
     ///
-    /// `start` gives what must live as long as the process; it is dropped after the drain, before the admin server
-    /// goes. Work that is not over after `grace`, or at a second signal, is abandoned.
+    /// `start` ends by [`Lifecycle::announce`] and gives what must live as long as the process: it is dropped after
+    /// the drain, before the admin server goes. Work that is not over after `grace`, or at a second signal, is abandoned.
     pub async fn run<T>(
         &self,
         mut signals: Signals,
@@ -242,6 +257,7 @@ impl Lifecycle {
         self.health.enter(Phase::Draining);
         self.tasks.close();
         tokio::select! {
+            biased;
             () = self.tasks.wait() => return,
             () = tokio::time::sleep(grace) => tracing::warn!(tasks = self.tasks.len(), "grace is over: abandoning work"),
             signal = signals.next() => tracing::warn!(signal, tasks = self.tasks.len(), "grace is cut: abandoning work"),

@@ -267,4 +267,13 @@ mod tests {
         let (result, metered) = read(b"hello!", 5).await;
         assert!(result.is_err() && matches!(metered.fault, Some(Fault::TooLarge)));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_whose_chunks_are_missing_is_not_waited_for_without_end() {
+        let (mut never_read, _never_written) = tokio::io::duplex(1);
+        let error = next_chunk("object", &mut never_read, &mut [0; 8])
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ObjectError::Unavailable { .. }), "{error}");
+    }
 }
