@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use wess_schemas::Digest;
 
 /// Bounds the wait for the next chunk: an object whose chunks are missing would be waited for without end.
-const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is read at a time. A chunk in the store is 128 KiB.
 const BUFFER_BYTES: usize = 128 * 1024;
 

@@ -20,7 +20,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Bounds one attempt to connect, handshake and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bounds a request that states no timeout of its own: asset and catalog calls, never an invocation.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// A restarted server is found again within this time.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use async_nats::{ConnectOptions, ServerAddr};
+use clap::builder::BoolishValueParser;
 use wess_schemas::subject::{Prefix, Subjects};
 
 use super::{Credentials, NatsConfig};
@@ -63,10 +64,10 @@ pub struct NatsOptions {
     #[arg(long = "nats-tls-key", env = "WESS_NATS_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// Refuse to speak without TLS. Implied by the other TLS options.
-    #[arg(long = "nats-tls-required", env = "WESS_NATS_TLS_REQUIRED")]
+    #[arg(long = "nats-tls-required", env = "WESS_NATS_TLS_REQUIRED", value_parser = BoolishValueParser::new())]
     pub tls_required: bool,
     /// At start, wait for a server that is not there yet instead of exiting.
-    #[arg(long = "nats-wait", env = "WESS_NATS_WAIT")]
+    #[arg(long = "nats-wait", env = "WESS_NATS_WAIT", value_parser = BoolishValueParser::new())]
     pub wait: bool,
     /// What every subject begins with.
     #[arg(long, env = "WESS_PREFIX", default_value = "wess")]
