@@ -1,1 +1,121 @@
-//! Stub.
+//! HTTP for Wess: takes requests, asks workers over the bus, answers. Runs as `wess-gateway` or inside `wess up`.
+//!
+//! Holds no state that a client could miss on another gateway, and no rule of the contract: workers decide.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod admission;
+mod app;
+mod auth;
+mod bodies;
+pub mod config;
+mod edge;
+mod extract;
+mod large;
+mod metrics;
+pub mod problem;
+mod router;
+mod routes;
+mod server;
+mod upkeep;
+mod workers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use tokio::net::TcpListener;
+use wess_schemas::subject::Subjects;
+use wess_service::assets::AssetOptions;
+use wess_service::bus::Bus;
+use wess_service::lifecycle::{Failure, Lifecycle};
+use wess_service::nats::Connection;
+
+pub use metrics::Metrics;
+
+use crate::admission::Admission;
+use crate::app::App;
+use crate::auth::Door;
+use crate::config::HttpConfig;
+use crate::server::Server;
+use crate::upkeep::Upkeep;
+use crate::workers::Workers;
+
+/// What a gateway is made of.
+pub struct Gateway {
+    /// Its own options.
+    pub http: HttpConfig,
+    /// The way to workers, across NATS or in this process.
+    pub bus: Arc<dyn Bus>,
+    /// The subjects that workers listen on.
+    pub subjects: Subjects,
+    /// The connection for what is too large for a message.
+    pub connection: Connection,
+    /// How assets are made that are missing.
+    pub assets: AssetOptions,
+    /// Where it counts.
+    pub metrics: Metrics,
+}
+
+/// The port could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for HTTP")]
+pub struct ListenError {
+    /// The address asked for.
+    pub address: SocketAddr,
+    source: std::io::Error,
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
+        Self::config(error)
+    }
+}
+
+impl Gateway {
+    /// Opens the port, serves it until the lifecycle's shutdown, and returns the address it got.
+    pub async fn start(self, lifecycle: &Lifecycle) -> Result<SocketAddr, ListenError> {
+        let (listener, address) = listen(self.http.listen).await?;
+        let connections = self.http.connections;
+        let (metrics, connection, assets) =
+            (self.metrics.clone(), self.connection.clone(), self.assets.clone());
+        let app = Arc::new(self.into_app(lifecycle));
+        let mut upkeep = Upkeep::new(app.clone(), connection, assets);
+        upkeep.look().await;
+        lifecycle.spawn("gateway upkeep", upkeep.run());
+        if let Door::Tokens(tokens) = &app.door {
+            lifecycle.spawn(
+                "gateway tokens",
+                tokens.clone().follow(lifecycle.shutdown.clone()),
+            );
+        }
+        let server = Server::new(
+            listener,
+            router::router(app),
+            connections,
+            metrics,
+            lifecycle.clone(),
+        );
+        lifecycle.spawn("gateway listener", server.run());
+        Ok(address)
+    }
+
+    fn into_app(self, lifecycle: &Lifecycle) -> App {
+        App {
+            workers: Workers::new(self.bus, self.subjects),
+            stores: ArcSwapOption::empty(),
+            admission: Admission::new(self.http.max_in_flight, self.http.max_buffered_mb),
+            bounds: self.http.bounds,
+            door: self.http.door,
+            metrics: self.metrics,
+            lifecycle: lifecycle.clone(),
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ListenError> {
+    let failed = |source| ListenError { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}

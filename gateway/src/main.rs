@@ -1,0 +1,64 @@
+//! The process `wess-gateway`: parse, start, wait, drain, exit code.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use prometheus_client::registry::Registry;
+use wess_gateway::config::{Cli, Config};
+use wess_gateway::{Gateway, Metrics};
+use wess_service::admin;
+use wess_service::bus::NatsBus;
+use wess_service::lifecycle::{Exit, Failure, Lifecycle, Signals};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() {
+                Exit::Config
+            } else {
+                Exit::Done
+            }
+            .into();
+        }
+    };
+    let configured = cli.telemetry.init().and_then(|()| cli.validate());
+    let config = match configured {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return Exit::Config.into();
+        }
+    };
+    let Ok(signals) = Signals::install() else {
+        return Exit::Internal.into();
+    };
+    let (lifecycle, grace) = (Lifecycle::default(), Duration::from_secs(cli.grace_s));
+    lifecycle
+        .run(signals, grace, start(&cli, config, &lifecycle))
+        .await
+        .into()
+}
+
+async fn start(cli: &Cli, config: Config, lifecycle: &Lifecycle) -> Result<(), Failure> {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let admin = admin::serve(&cli.admin, admin::Metrics::new(Arc::new(registry)), lifecycle).await?;
+    let connection = config.nats.connect("wess-gateway").await?;
+    let gateway = Gateway {
+        http: config.http,
+        bus: Arc::new(NatsBus::new(connection.client.clone())),
+        subjects: config.nats.subjects,
+        connection,
+        assets: cli.assets.clone(),
+        metrics,
+    };
+    let http = gateway.start(lifecycle).await?;
+    lifecycle
+        .announce(&[("http", &http), ("admin", &admin)])
+        .map_err(Failure::internal)
+}

@@ -1,0 +1,162 @@
+//! Every route: its method, its path, what it asks of its callers, and who answers it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::{Method, StatusCode};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use crate::app::App;
+use crate::auth::{self, Access, Scope};
+use crate::edge;
+use crate::routes::{chain, health, invoke, modules, openapi, store, wasm};
+
+const ADMIN: Access = Access::Scope(Scope::Admin);
+const INVOKE: Access = Access::Scope(Scope::Invoke);
+const STORE: Access = Access::Scope(Scope::Store);
+const READ: Access = Access::AnyToken;
+const ANYONE: Access = Access::Anyone;
+
+fn routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::POST, "/v1/modules", STORE, store::store),
+        Route::new(Method::GET, "/v1/modules", READ, modules::list),
+        Route::new(Method::GET, "/v1/modules/{ref}", READ, modules::get),
+        Route::new(Method::DELETE, "/v1/modules/{ref}", ADMIN, modules::delete),
+        Route::new(Method::GET, "/v1/modules/{ref}/wasm", READ, wasm::download),
+        Route::new(Method::PUT, "/v1/modules/{name}/tags/{tag}", ADMIN, modules::tag),
+        Route::new(
+            Method::DELETE,
+            "/v1/modules/{name}/tags/{tag}",
+            ADMIN,
+            modules::untag,
+        ),
+        Route::new(Method::POST, "/v1/invoke", INVOKE, invoke::invocation),
+        Route::new(Method::POST, "/v1/modules/{ref}/invoke", INVOKE, invoke::module),
+        Route::new(
+            Method::POST,
+            "/v1/modules/{ref}/invoke/{function}",
+            INVOKE,
+            invoke::function,
+        ),
+        Route::new(Method::POST, "/v1/chain", INVOKE, chain::chain),
+        Route::new(Method::GET, "/livez", ANYONE, health::live),
+        Route::new(Method::GET, "/readyz", ANYONE, health::ready),
+        Route::new(Method::GET, "/openapi.json", ANYONE, openapi::document),
+    ]
+}
+
+/// One line of the table.
+struct Route {
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a test compares it with the OpenAPI document")
+    )]
+    method: Method,
+    path: &'static str,
+    access: Access,
+    handler: MethodRouter<Arc<App>>,
+}
+
+impl Route {
+    fn new<H, T>(method: Method, path: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Handler<T, Arc<App>>,
+        T: 'static,
+    {
+        let filter = MethodFilter::try_from(method.clone()).expect("the table has only standard methods");
+        Self {
+            method,
+            path,
+            access,
+            handler: on(filter, handler),
+        }
+    }
+
+    fn guarded(self, app: &Arc<App>) -> MethodRouter<Arc<App>> {
+        match self.access {
+            Access::Anyone => self.handler,
+            access => self
+                .handler
+                .route_layer(from_fn_with_state((app.clone(), access), auth::check)),
+        }
+    }
+}
+
+/// The whole HTTP side of a gateway.
+pub fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for route in routes() {
+        router = router.route(route.path, route.guarded(&app));
+    }
+    router
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(from_fn_with_state(app.clone(), edge::edge))
+        .with_state(app)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::routes::openapi::tests::served;
+    use serde_json::Value;
+
+    /// Method, path and who may: as the router has it, and as the document says it.
+    type Line = (String, String, Vec<String>);
+
+    fn routed() -> BTreeSet<Line> {
+        let security = |access| match access {
+            Access::Anyone => vec![],
+            Access::AnyToken => vec!["bearer".into()],
+            Access::Scope(scope) => vec!["bearer".into(), scope.as_str().into()],
+        };
+        routes()
+            .into_iter()
+            .map(|route| {
+                (
+                    route.method.to_string(),
+                    route.path.into(),
+                    security(route.access),
+                )
+            })
+            .collect()
+    }
+
+    fn documented() -> BTreeSet<Line> {
+        let document = served();
+        let mut lines = BTreeSet::new();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations
+                .as_object()
+                .unwrap()
+                .iter()
+                .filter(|(key, _)| *key != "parameters")
+            {
+                let security = operation.get("security").unwrap_or(&document["security"]);
+                lines.insert((method.to_uppercase(), path.clone(), words(&security[0])));
+            }
+        }
+        lines
+    }
+
+    fn words(requirement: &Value) -> Vec<String> {
+        let Some(scopes) = requirement.get("bearer") else {
+            return vec![];
+        };
+        let scopes = scopes
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|scope| scope.as_str().unwrap().into());
+        std::iter::once("bearer".into()).chain(scopes).collect()
+    }
+
+    #[test]
+    fn the_openapi_document_has_every_route_with_what_it_asks_and_no_other() {
+        assert_eq!(routed(), documented());
+    }
+}

@@ -1,0 +1,220 @@
+//! Calling modules: an Invocation in JSON, or raw bytes in and out with the facts in headers.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap as Facts;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, HeaderMap, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use wess_schemas::header::{self, CallHeaders, InvalidHeader};
+use wess_schemas::invocation::check_wait;
+use wess_schemas::payload::PayloadRef;
+use wess_schemas::reference::FunctionName;
+use wess_schemas::subject::Endpoint;
+use wess_schemas::{Invocation, Reference};
+use wess_service::bus::Reply;
+use wess_service::trace_context::TraceParent;
+
+use crate::admission::Room;
+use crate::app::App;
+use crate::bodies;
+use crate::config::Bounds;
+use crate::extract::{InPath, Trace};
+use crate::large::Uploaded;
+use crate::problem::Problem;
+use crate::routes::json_answer;
+use crate::workers::{Question, call_patience, json, unreadable};
+
+/// The HTTP name of the idempotency key.
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+/// What of a raw call's headers goes on to the worker.
+const PASSED_ON: [&str; 5] = [
+    header::TIMEOUT_MS,
+    header::WAIT_MS,
+    header::FUEL,
+    header::MEMORY_MB,
+    header::CONTENT_TYPE,
+];
+/// What of a worker's headers goes back to the client begins so.
+const FACT_PREFIX: &str = "wess-";
+
+/// `POST /v1/invoke`
+pub async fn invocation(
+    State(app): State<Arc<App>>,
+    _room: Room,
+    Trace(trace): Trace,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let limit = Bounds::JSON_BYTES;
+    let (invocation, bytes) =
+        bodies::read_json::<Invocation>(&app.admission, body, limit, app.bounds.body_timeout).await?;
+    let patience = call_patience(invocation.wait_ms, invocation.limits.timeout_ms);
+    let (payload, uploaded) = fitted(&app, invocation, bytes).await?;
+    let question = Question::call(Endpoint::Invoke, payload, patience, trace);
+    let reply = app.workers.ask(with_idempotency_key(question, &headers)?).await;
+    discard(&app, uploaded).await;
+    Ok(json_answer(app.complete(reply?.payload).await?))
+}
+
+/// The body as it came, or, where that is too large for a message, one that says where its input lies.
+async fn fitted(
+    app: &App,
+    mut invocation: Invocation,
+    bytes: Bytes,
+) -> Result<(Bytes, Option<Uploaded>), Problem> {
+    if bytes.len() <= app.workers.inline_bytes() {
+        return Ok((bytes, None));
+    }
+    let input = invocation.check_and_take_input()?;
+    let uploaded = app.stores()?.upload(input).await?;
+    invocation.input_ref = uploaded.as_ref().map(|uploaded| uploaded.reference.clone());
+    Ok((json(&invocation)?, uploaded))
+}
+
+/// `POST /v1/modules/{ref}/invoke`
+pub async fn module(
+    State(app): State<Arc<App>>,
+    _room: Room,
+    Trace(trace): Trace,
+    InPath(reference): InPath<Reference>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    raw(&app, Endpoint::InvokeRaw(reference, None), headers, body, trace).await
+}
+
+/// `POST /v1/modules/{ref}/invoke/{function}`
+pub async fn function(
+    State(app): State<Arc<App>>,
+    _room: Room,
+    Trace(trace): Trace,
+    InPath((reference, function)): InPath<(Reference, FunctionName)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    if !function.is_subject_safe() {
+        return Err(Problem::invalid(format!(
+            "{:?} cannot be called raw: use /v1/invoke",
+            function.as_str()
+        )));
+    }
+    raw(
+        &app,
+        Endpoint::InvokeRaw(reference, Some(function)),
+        headers,
+        body,
+        trace,
+    )
+    .await
+}
+
+async fn raw(
+    app: &App,
+    endpoint: Endpoint,
+    headers: HeaderMap,
+    body: Body,
+    trace: TraceParent,
+) -> Result<Response, Problem> {
+    let asked = asked(&headers)?;
+    let patience = call_patience(asked.wait_ms, asked.limits.timeout_ms);
+    let input = bodies::read(&app.admission, body, Bounds::INPUT_BYTES, app.bounds.body_timeout).await?;
+    let large = input.len() > app.workers.inline_bytes();
+    let uploaded = if large {
+        Some(app.stores()?.upload_bytes(&input).await?)
+    } else {
+        None
+    };
+    let question = match &uploaded {
+        None => Question::call(endpoint, input, patience, trace),
+        Some(Uploaded { reference, .. }) => Question::call(endpoint, Bytes::new(), patience, trace)
+            .with_header(header::INPUT_REF, &in_header(reference)?),
+    };
+    let reply = app.workers.ask(passed_on(question, &headers)?).await;
+    discard(app, uploaded).await;
+    answer(app, reply?).await
+}
+
+/// What the headers ask for, checked here so that a wrong one costs no hop.
+fn asked(headers: &HeaderMap) -> Result<CallHeaders, Problem> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let asked = CallHeaders::read(|name| match name {
+        header::MSG_ID => text(IDEMPOTENCY_KEY),
+        // Clients over HTTP have no way to upload.
+        header::INPUT_REF => None,
+        name => text(name),
+    });
+    let asked = asked.map_err(|invalid| match invalid {
+        InvalidHeader::JobId(invalid) => Problem::invalid(format!("header {IDEMPOTENCY_KEY}: {invalid}")),
+        InvalidHeader::Number(_) | InvalidHeader::PayloadRef => Problem::invalid(invalid.to_string()),
+    })?;
+    check_wait(asked.wait_ms)?;
+    Ok(asked)
+}
+
+fn passed_on(mut question: Question, headers: &HeaderMap) -> Result<Question, Problem> {
+    for name in PASSED_ON {
+        if let Some(value) = headers.get(name) {
+            let text = value
+                .to_str()
+                .map_err(|_| Problem::invalid(format!("header {name} is not ASCII text")))?;
+            question = question.with_header(name, text);
+        }
+    }
+    with_idempotency_key(question, headers)
+}
+
+/// The key as workers know it. That it is well formed was either checked before, or is checked by the worker.
+pub(super) fn with_idempotency_key(question: Question, headers: &HeaderMap) -> Result<Question, Problem> {
+    let Some(key) = asked(headers)?.job_id else {
+        return Ok(question);
+    };
+    Ok(question.with_header(header::MSG_ID, key.as_str()))
+}
+
+fn in_header(reference: &PayloadRef) -> Result<String, Problem> {
+    serde_json::to_string(reference).map_err(|error| unreadable(&error))
+}
+
+pub(super) async fn discard(app: &App, uploaded: Option<Uploaded>) {
+    if let Ok(stores) = app.stores() {
+        stores.discard(uploaded).await;
+    }
+}
+
+async fn answer(app: &App, reply: Reply) -> Result<Response, Problem> {
+    let output = match reply.headers.get(header::OUTPUT_REF) {
+        None => reply.payload,
+        Some(reference) => {
+            let reference = serde_json::from_str(reference.as_str()).map_err(|error| unreadable(&error))?;
+            app.stores()?.take_output(&app.admission, &reference).await?
+        }
+    };
+    Ok((facts(&reply.headers), output).into_response())
+}
+
+/// The media type is the guest's word: a browser shall take it for that and guess nothing.
+fn facts(reply: &Facts) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    for (name, values) in reply.iter() {
+        let name = HeaderName::from_bytes(name.as_ref());
+        let value = values.first().map(|value| HeaderValue::try_from(value.as_str()));
+        if let (Ok(name), Some(Ok(value))) = (name, value)
+            && is_fact(&name)
+        {
+            headers.insert(name, value);
+        }
+    }
+    headers
+}
+
+fn is_fact(name: &HeaderName) -> bool {
+    let ours =
+        name.as_str().starts_with(FACT_PREFIX) && !name.as_str().eq_ignore_ascii_case(header::OUTPUT_REF);
+    ours || name == CONTENT_TYPE
+}

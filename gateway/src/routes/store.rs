@@ -1,0 +1,176 @@
+//! Taking modules in: small ones travel in the message, large ones through the object store, none whole in memory.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::Deserialize;
+use wess_schemas::header::MODULE;
+use wess_schemas::payload::PayloadRef;
+use wess_schemas::store::StoreRequest;
+use wess_schemas::{Limits, ModuleName};
+use wess_service::objects::ObjectError;
+use wess_service::payloads::PayloadError;
+use wess_service::trace_context::TraceParent;
+
+use crate::admission::Room;
+use crate::app::App;
+use crate::bodies;
+use crate::extract::{InQuery, Trace};
+use crate::large::{Stores, Uploaded};
+use crate::problem::Problem;
+use crate::routes::json_answer;
+use crate::workers::{Question, json, unreadable};
+
+/// What a module is stored under, and the limits it shall have. Left out, it keeps those that it has.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreQuery {
+    name: ModuleName,
+    timeout_ms: Option<u64>,
+    memory_mb: Option<u64>,
+    fuel: Option<u64>,
+    output_bytes: Option<u64>,
+}
+
+impl StoreQuery {
+    fn limits(&self) -> Option<Limits> {
+        let limits = Limits {
+            timeout_ms: self.timeout_ms,
+            memory_mb: self.memory_mb,
+            fuel: self.fuel,
+            output_bytes: self.output_bytes,
+        };
+        Some(limits).filter(|limits| !limits.is_empty())
+    }
+}
+
+/// `POST /v1/modules?name=`
+pub async fn store(
+    State(app): State<Arc<App>>,
+    _room: Room,
+    Trace(trace): Trace,
+    InQuery(query): InQuery<StoreQuery>,
+    body: Body,
+) -> Result<Response, Problem> {
+    bodies::check_announced(&body, app.bounds.module_bytes)?;
+    let small = bodies::announced(&body).is_some_and(|size| size <= app.workers.inline_bytes() as u64);
+    let reply = if small {
+        store_small(&app, &query, body, trace).await?
+    } else {
+        store_large(&app, &query, body, trace).await?
+    };
+    answer(reply)
+}
+
+async fn store_small(
+    app: &App,
+    query: &StoreQuery,
+    body: Body,
+    trace: TraceParent,
+) -> Result<Bytes, Problem> {
+    let limit = app.workers.inline_bytes() as u64;
+    let wasm = bodies::read(&app.admission, body, limit, app.bounds.upload_timeout).await?;
+    let question = match query.limits() {
+        None => Question::store(wasm, trace).with_header(MODULE, query.name.as_str()),
+        limits => {
+            let wasm_base64 = Some(BASE64.encode(wasm));
+            Question::store(
+                json(&StoreRequest {
+                    wasm_base64,
+                    limits,
+                    ..request(query)
+                })?,
+                trace,
+            )
+        }
+    };
+    Ok(app.workers.ask(question).await?.payload)
+}
+
+async fn store_large(
+    app: &App,
+    query: &StoreQuery,
+    body: Body,
+    trace: TraceParent,
+) -> Result<Bytes, Problem> {
+    let stores = app.stores()?;
+    let uploaded = upload(app, &stores, body).await?;
+    let PayloadRef { object, digest, .. } = uploaded.reference.clone();
+    let request = StoreRequest {
+        digest: Some(digest),
+        object: Some(object),
+        ..request(query)
+    };
+    let reply = app.workers.ask(Question::store(json(&request)?, trace)).await;
+    stores.discard(Some(uploaded)).await;
+    Ok(reply?.payload)
+}
+
+fn request(query: &StoreQuery) -> StoreRequest {
+    StoreRequest {
+        name: query.name.clone(),
+        wasm_base64: None,
+        digest: None,
+        object: None,
+        limits: query.limits(),
+    }
+}
+
+async fn upload(app: &App, stores: &Stores, body: Body) -> Result<Uploaded, Problem> {
+    let (limit, patience) = (app.bounds.module_bytes, app.bounds.upload_timeout);
+    let uploading = stores.payloads.put_stream(bodies::reader(body), limit);
+    let uploaded = tokio::time::timeout(patience, uploading)
+        .await
+        .map_err(|_| bodies::too_slow(patience))?;
+    let reference = uploaded.map_err(|error| refused(error, limit))?;
+    Ok(Uploaded {
+        reference,
+        ours: true,
+    })
+}
+
+fn refused(error: PayloadError, limit: u64) -> Problem {
+    match &error {
+        PayloadError::Object(ObjectError::TooLarge { .. }) => bodies::too_large(limit),
+        PayloadError::Object(ObjectError::Copy { .. }) => {
+            Problem::invalid("the body ended before it was complete").because(&error)
+        }
+        other => Problem::new(other.code(), "the module could not be taken in")
+            .before_guest()
+            .because(other),
+    }
+}
+
+/// What of a stored module decides the answer.
+#[derive(Deserialize)]
+struct Stored {
+    name: ModuleName,
+    version: u32,
+    stored: Option<bool>,
+}
+
+/// 201 for a new version, 200 when the newest one has these bytes already.
+fn answer(module: Bytes) -> Result<Response, Problem> {
+    let Stored {
+        name,
+        version,
+        stored,
+    } = serde_json::from_slice(&module).map_err(|error| unreadable(&error))?;
+    let location = HeaderValue::try_from(format!("/v1/modules/{name}@{version}"));
+    let mut answer = json_answer(module);
+    if stored == Some(false) {
+        return Ok(answer);
+    }
+    *answer.status_mut() = StatusCode::CREATED;
+    if let Ok(location) = location {
+        answer.headers_mut().insert(LOCATION, location);
+    }
+    Ok(answer.into_response())
+}

@@ -1,0 +1,168 @@
+//! Asking workers: a question goes out on its subject, and every way to fail comes back as a problem.
+//!
+//! Knows how long to wait for each kind of question; holds no connection of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use serde::Serialize;
+use wess_schemas::header::{SERVICE_ERROR, SERVICE_ERROR_CODE};
+use wess_schemas::limits::{DEFAULT_WAIT_MS, LimitPolicy, MAX_WAIT_MS};
+use wess_schemas::subject::{Endpoint, Subjects};
+use wess_schemas::{ErrorBody, ErrorCode};
+use wess_service::bus::{Bus, BusError, Reply, Request};
+use wess_service::trace_context::TraceParent;
+
+use crate::problem::Problem;
+
+/// For what a call may take beside its wait and its run: a cold module is fetched and compiled first.
+const CALL_MARGIN: Duration = Duration::from_secs(30);
+/// For what only reads and writes records; a change waits up to a second for the fleet.
+const RECORD_PATIENCE: Duration = Duration::from_secs(15);
+/// For storing: the worker fetches, validates and writes the largest module twice.
+const STORE_PATIENCE: Duration = Duration::from_secs(120);
+
+/// The way to workers. Cheap to clone.
+#[derive(Clone)]
+pub struct Workers {
+    bus: Arc<dyn Bus>,
+    subjects: Subjects,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Question {
+    endpoint: Endpoint,
+    headers: HeaderMap,
+    payload: Bytes,
+    patience: Duration,
+}
+
+impl Question {
+    /// A call that runs guests.
+    pub fn call(endpoint: Endpoint, payload: Bytes, patience: Duration, trace: TraceParent) -> Self {
+        let mut headers = HeaderMap::new();
+        trace.write(&mut headers);
+        Self {
+            endpoint,
+            headers,
+            payload,
+            patience,
+        }
+    }
+
+    /// To store a module.
+    pub fn store(payload: Bytes, trace: TraceParent) -> Self {
+        Self::call(Endpoint::Store, payload, STORE_PATIENCE, trace)
+    }
+
+    /// Something about records.
+    pub fn record(endpoint: Endpoint, payload: Bytes, trace: TraceParent) -> Self {
+        Self::call(endpoint, payload, RECORD_PATIENCE, trace)
+    }
+
+    /// Adds a header. The value must be one line, as every value of an HTTP header is.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    fn runs_guests(&self) -> bool {
+        matches!(
+            self.endpoint,
+            Endpoint::Invoke | Endpoint::InvokeRaw(..) | Endpoint::Chain
+        )
+    }
+}
+
+/// How long to wait for the reply to a call: never less than the worker takes to say that it is overdue.
+pub fn call_patience(wait_ms: Option<u64>, timeout_ms: Option<u64>) -> Duration {
+    let longest_run = LimitPolicy::default().ceiling.timeout_ms;
+    let wait = wait_ms.unwrap_or(DEFAULT_WAIT_MS).min(MAX_WAIT_MS);
+    let run = timeout_ms.unwrap_or(longest_run).min(longest_run);
+    Duration::from_millis(wait + run) + CALL_MARGIN
+}
+
+/// A body in JSON. The contract's types have no way to fail at that.
+pub fn json(body: &impl Serialize) -> Result<Bytes, Problem> {
+    let bytes = serde_json::to_vec(body);
+    bytes
+        .map(Bytes::from)
+        .map_err(|error| Problem::new(ErrorCode::Internal, "cannot write JSON").because(&error))
+}
+
+impl Workers {
+    /// Asks over `bus` on `subjects`.
+    pub fn new(bus: Arc<dyn Bus>, subjects: Subjects) -> Self {
+        Self { bus, subjects }
+    }
+
+    /// The largest payload that travels in a message; a larger one travels by reference.
+    pub fn inline_bytes(&self) -> usize {
+        self.bus.max_payload() / 2
+    }
+
+    /// Asks, and waits for the reply. A refusal by the worker is an error like any other.
+    pub async fn ask(&self, question: Question) -> Result<Reply, Problem> {
+        let runs_guests = question.runs_guests();
+        let request = Request {
+            subject: self.subjects.endpoint(&question.endpoint),
+            headers: question.headers,
+            payload: question.payload,
+            timeout: question.patience,
+        };
+        let reply = self
+            .bus
+            .request(request)
+            .await
+            .map_err(|error| unanswered(error, runs_guests))?;
+        if reply.headers.get(SERVICE_ERROR_CODE).is_some() {
+            Err(refusal(&reply))
+        } else {
+            Ok(reply)
+        }
+    }
+}
+
+fn unanswered(error: BusError, runs_guests: bool) -> Problem {
+    let problem = Problem::new(error.code(), error.to_string()).because(&error);
+    if runs_guests {
+        problem
+    } else {
+        problem.before_guest()
+    }
+}
+
+fn refusal(reply: &Reply) -> Problem {
+    match serde_json::from_slice::<ErrorBody>(&reply.payload) {
+        Ok(body) => body.into(),
+        Err(error) => {
+            let said = reply
+                .headers
+                .get(SERVICE_ERROR)
+                .map_or("nothing", |message| message.as_str());
+            Problem::new(ErrorCode::Internal, format!("a worker failed, saying: {said}")).because(&error)
+        }
+    }
+}
+
+/// A reply that is not what the contract says.
+pub fn unreadable(error: &serde_json::Error) -> Problem {
+    Problem::new(ErrorCode::Internal, "a worker's reply could not be read").because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_waited_for_longer_than_the_worker_may_take_to_refuse_it() {
+        let seconds = |wait, run| call_patience(wait, run).as_secs();
+        assert_eq!(seconds(None, None), 30 + 60 + 30);
+        assert_eq!(seconds(Some(0), Some(1000)), 1 + 30);
+        assert_eq!(seconds(Some(u64::MAX), Some(u64::MAX)), 120 + 60 + 30);
+    }
+}
