@@ -17,19 +17,17 @@ pub mod problem;
 mod router;
 mod routes;
 mod server;
-mod upkeep;
 mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use tokio::net::TcpListener;
 use wess_schemas::subject::Subjects;
-use wess_service::assets::AssetOptions;
+use wess_service::assets::Assets;
 use wess_service::bus::Bus;
 use wess_service::lifecycle::{Failure, Lifecycle};
-use wess_service::nats::Connection;
+use wess_service::payloads::Payloads;
 
 pub use metrics::Metrics;
 
@@ -37,8 +35,8 @@ use crate::admission::Admission;
 use crate::app::App;
 use crate::auth::Door;
 use crate::config::HttpConfig;
+use crate::large::Stores;
 use crate::server::Server;
-use crate::upkeep::Upkeep;
 use crate::workers::Workers;
 
 /// What a gateway is made of.
@@ -49,10 +47,8 @@ pub struct Gateway {
     pub bus: Arc<dyn Bus>,
     /// The subjects that workers listen on.
     pub subjects: Subjects,
-    /// The connection for what is too large for a message.
-    pub connection: Connection,
-    /// How assets are made that are missing.
-    pub assets: AssetOptions,
+    /// Where what is too large for a message lies, and the modules' bytes.
+    pub assets: Assets,
     /// Where it counts.
     pub metrics: Metrics,
 }
@@ -76,13 +72,8 @@ impl Gateway {
     /// Opens the port, serves it until the lifecycle's shutdown, and returns the address it got.
     pub async fn start(self, lifecycle: &Lifecycle) -> Result<SocketAddr, ListenError> {
         let (listener, address) = listen(self.http.listen).await?;
-        let connections = self.http.connections;
-        let (metrics, connection, assets) =
-            (self.metrics.clone(), self.connection.clone(), self.assets.clone());
+        let (connections, metrics) = (self.http.connections, self.metrics.clone());
         let app = Arc::new(self.into_app(lifecycle));
-        let mut upkeep = Upkeep::new(app.clone(), connection, assets);
-        upkeep.look().await;
-        lifecycle.spawn("gateway upkeep", upkeep.run());
         if let Door::Tokens(tokens) = &app.door {
             lifecycle.spawn(
                 "gateway tokens",
@@ -103,7 +94,10 @@ impl Gateway {
     fn into_app(self, lifecycle: &Lifecycle) -> App {
         App {
             workers: Workers::new(self.bus, self.subjects),
-            stores: ArcSwapOption::empty(),
+            stores: Stores {
+                payloads: Payloads::new(self.assets.payloads),
+                blobs: self.assets.blobs,
+            },
             admission: Admission::new(self.http.max_in_flight, self.http.max_buffered_mb),
             bounds: self.http.bounds,
             door: self.http.door,

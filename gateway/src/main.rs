@@ -8,9 +8,10 @@ use clap::Parser;
 use prometheus_client::registry::Registry;
 use wess_gateway::config::{Cli, Config};
 use wess_gateway::{Gateway, Metrics};
-use wess_service::admin;
+use wess_service::assets::ensure_assets;
 use wess_service::bus::NatsBus;
 use wess_service::lifecycle::{Exit, Failure, Lifecycle, Signals};
+use wess_service::{admin, upkeep};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -49,12 +50,14 @@ async fn start(cli: &Cli, config: Config, lifecycle: &Lifecycle) -> Result<(), F
     let metrics = Metrics::register(&mut registry);
     let admin = admin::serve(&cli.admin, admin::Metrics::new(Arc::new(registry)), lifecycle).await?;
     let connection = config.nats.connect("wess-gateway").await?;
+    let jetstream = async_nats::jetstream::new(connection.client.clone());
+    let assets = ensure_assets(&jetstream, &cli.assets).await?;
+    upkeep::spawn(lifecycle, &connection, cli.assets.clone());
     let gateway = Gateway {
         http: config.http,
-        bus: Arc::new(NatsBus::new(connection.client.clone())),
+        bus: Arc::new(NatsBus::new(connection.client)),
         subjects: config.nats.subjects,
-        connection,
-        assets: cli.assets.clone(),
+        assets,
         metrics,
     };
     let http = gateway.start(lifecycle).await?;

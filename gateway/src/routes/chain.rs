@@ -20,7 +20,7 @@ use crate::config::Bounds;
 use crate::extract::Trace;
 use crate::large::Uploaded;
 use crate::problem::Problem;
-use crate::routes::invoke::{discard, with_idempotency_key};
+use crate::routes::invoke::with_idempotency_key;
 use crate::routes::json_answer;
 use crate::workers::{Question, call_patience, json};
 
@@ -39,7 +39,7 @@ pub async fn chain(
     let (payload, uploaded) = fitted(&app, request, bytes).await?;
     let question = Question::call(Endpoint::Chain, payload, patience, trace);
     let reply = app.workers.ask(with_idempotency_key(question, &headers)?).await;
-    discard(&app, uploaded).await;
+    app.stores.discard(uploaded).await;
     match reply {
         Ok(reply) => Ok(json_answer(app.complete(reply.payload).await?)),
         Err(problem) => Err(with_outputs(&app, problem).await),
@@ -76,7 +76,7 @@ async fn fitted(
         request.input_base64.take(),
         request.input_ref.take(),
     )?;
-    let uploaded = app.stores()?.upload(input).await?;
+    let uploaded = app.stores.upload(input).await?;
     request.input_ref = uploaded.as_ref().map(|uploaded| uploaded.reference.clone());
     Ok((json(&request)?, uploaded))
 }

@@ -56,7 +56,7 @@ pub async fn invocation(
     let (payload, uploaded) = fitted(&app, invocation, bytes).await?;
     let question = Question::call(Endpoint::Invoke, payload, patience, trace);
     let reply = app.workers.ask(with_idempotency_key(question, &headers)?).await;
-    discard(&app, uploaded).await;
+    app.stores.discard(uploaded).await;
     Ok(json_answer(app.complete(reply?.payload).await?))
 }
 
@@ -70,7 +70,7 @@ async fn fitted(
         return Ok((bytes, None));
     }
     let input = invocation.check_and_take_input()?;
-    let uploaded = app.stores()?.upload(input).await?;
+    let uploaded = app.stores.upload(input).await?;
     invocation.input_ref = uploaded.as_ref().map(|uploaded| uploaded.reference.clone());
     Ok((json(&invocation)?, uploaded))
 }
@@ -124,7 +124,7 @@ async fn raw(
     let input = bodies::read(&app.admission, body, Bounds::INPUT_BYTES, app.bounds.body_timeout).await?;
     let large = input.len() > app.workers.inline_bytes();
     let uploaded = if large {
-        Some(app.stores()?.upload_bytes(&input).await?)
+        Some(app.stores.upload_bytes(&input).await?)
     } else {
         None
     };
@@ -134,7 +134,7 @@ async fn raw(
             .with_header(header::INPUT_REF, &in_header(reference)?),
     };
     let reply = app.workers.ask(passed_on(question, &headers)?).await;
-    discard(app, uploaded).await;
+    app.stores.discard(uploaded).await;
     answer(app, reply?).await
 }
 
@@ -179,18 +179,12 @@ fn in_header(reference: &PayloadRef) -> Result<String, Problem> {
     serde_json::to_string(reference).map_err(|error| unreadable(&error))
 }
 
-pub(super) async fn discard(app: &App, uploaded: Option<Uploaded>) {
-    if let Ok(stores) = app.stores() {
-        stores.discard(uploaded).await;
-    }
-}
-
 async fn answer(app: &App, reply: Reply) -> Result<Response, Problem> {
     let output = match reply.headers.get(header::OUTPUT_REF) {
         None => reply.payload,
         Some(reference) => {
             let reference = serde_json::from_str(reference.as_str()).map_err(|error| unreadable(&error))?;
-            app.stores()?.take_output(&app.admission, &reference).await?
+            app.stores.take_output(&app.admission, &reference).await?
         }
     };
     Ok((facts(&reply.headers), output).into_response())

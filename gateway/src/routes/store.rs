@@ -23,10 +23,13 @@ use crate::admission::Room;
 use crate::app::App;
 use crate::bodies;
 use crate::extract::{InQuery, Trace};
-use crate::large::{Stores, Uploaded};
+use crate::large::Uploaded;
 use crate::problem::Problem;
 use crate::routes::json_answer;
 use crate::workers::{Question, json, unreadable};
+
+/// Beyond this a module is streamed, even where a message may be larger: within one process it may be of any size.
+const SMALL_MODULE_BYTES: u64 = 1024 * 1024;
 
 /// What a module is stored under, and the limits it shall have. Left out, it keeps those that it has.
 #[derive(Debug, Deserialize)]
@@ -60,11 +63,10 @@ pub async fn store(
     body: Body,
 ) -> Result<Response, Problem> {
     bodies::check_announced(&body, app.bounds.module_bytes)?;
-    let small = bodies::announced(&body).is_some_and(|size| size <= app.workers.inline_bytes() as u64);
-    let reply = if small {
-        store_small(&app, &query, body, trace).await?
-    } else {
-        store_large(&app, &query, body, trace).await?
+    let small = SMALL_MODULE_BYTES.min(app.workers.inline_bytes() as u64);
+    let reply = match bodies::announced(&body) {
+        Some(size) if size <= small => store_small(&app, &query, body, trace).await?,
+        _ => store_large(&app, &query, body, trace).await?,
     };
     answer(reply)
 }
@@ -75,8 +77,13 @@ async fn store_small(
     body: Body,
     trace: TraceParent,
 ) -> Result<Bytes, Problem> {
-    let limit = app.workers.inline_bytes() as u64;
-    let wasm = bodies::read(&app.admission, body, limit, app.bounds.upload_timeout).await?;
+    let wasm = bodies::read(
+        &app.admission,
+        body,
+        SMALL_MODULE_BYTES,
+        app.bounds.upload_timeout,
+    )
+    .await?;
     let question = match query.limits() {
         None => Question::store(wasm, trace).with_header(MODULE, query.name.as_str()),
         limits => {
@@ -100,8 +107,7 @@ async fn store_large(
     body: Body,
     trace: TraceParent,
 ) -> Result<Bytes, Problem> {
-    let stores = app.stores()?;
-    let uploaded = upload(app, &stores, body).await?;
+    let uploaded = upload(app, body).await?;
     let PayloadRef { object, digest, .. } = uploaded.reference.clone();
     let request = StoreRequest {
         digest: Some(digest),
@@ -109,7 +115,7 @@ async fn store_large(
         ..request(query)
     };
     let reply = app.workers.ask(Question::store(json(&request)?, trace)).await;
-    stores.discard(Some(uploaded)).await;
+    app.stores.discard(Some(uploaded)).await;
     Ok(reply?.payload)
 }
 
@@ -123,9 +129,9 @@ fn request(query: &StoreQuery) -> StoreRequest {
     }
 }
 
-async fn upload(app: &App, stores: &Stores, body: Body) -> Result<Uploaded, Problem> {
+async fn upload(app: &App, body: Body) -> Result<Uploaded, Problem> {
     let (limit, patience) = (app.bounds.module_bytes, app.bounds.upload_timeout);
-    let uploading = stores.payloads.put_stream(bodies::reader(body), limit);
+    let uploading = app.stores.payloads.put_stream(bodies::reader(body), limit);
     let uploaded = tokio::time::timeout(patience, uploading)
         .await
         .map_err(|_| bodies::too_slow(patience))?;

@@ -85,10 +85,12 @@ fn client_has(headers: &HeaderMap, etag: &str) -> bool {
 
 /// Waits for the first piece, so that what fails before it is a problem and not a broken answer.
 async fn open(app: &App, location: &BlobLocation) -> Result<Body, Problem> {
-    let (blobs, room) = (app.stores()?.blobs.clone(), app.admission.download()?);
+    let (blobs, room) = (app.stores.blobs.clone(), app.admission.download()?);
     let (sender, mut pieces) = mpsc::channel(CHUNKS_AHEAD);
-    app.lifecycle
-        .spawn_brief("download", copy(blobs, location.clone(), sender, room));
+    let (cut, location) = (app.lifecycle.cut.clone(), location.clone());
+    app.lifecycle.spawn_brief("download", async move {
+        cut.run_until_cancelled(copy(blobs, location, sender, room)).await;
+    });
     let first = match pieces.recv().await {
         Some(Ok(first)) => first,
         Some(Err(error)) => return Err(broken(&error)),

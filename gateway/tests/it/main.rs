@@ -1,0 +1,14 @@
+//! wess-gateway over real sockets and a real nats-server, one file per promise. Workers are a script.
+
+#![allow(clippy::unwrap_used)]
+
+mod auth;
+mod connections;
+mod errors;
+mod http;
+mod invoke;
+mod modules;
+mod nats;
+mod process;
+mod support;
+mod upload;

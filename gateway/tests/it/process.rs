@@ -1,0 +1,125 @@
+//! The process `wess-gateway`, seen from outside: its options, its ready line, its signals.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use wess_harness::{NatsServer, Process, Signal, eventually};
+
+use crate::http::{get, head, read_to_end};
+
+fn gateway(args: &[&str]) -> Command {
+    let mut command = wess_harness::binary("wess-gateway");
+    command
+        .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .args(args);
+    command
+}
+
+fn address(process: &Process, key: &str) -> SocketAddr {
+    process.value(key).parse().unwrap()
+}
+
+#[test]
+fn mistakes_are_told_by_name_and_end_it_with_64() {
+    let cases: [(&[&str], &[&str]); 4] = [
+        (
+            &["--tokens", "/nowhere", "--nats", "http://x"],
+            &["--tokens", "--nats"],
+        ),
+        (&["--http-max-in-flight", "0"], &["--http-max-in-flight"]),
+        (&["--colour", "red"], &["--colour"]),
+        (&["--log", "wess=loud"], &["--log"]),
+    ];
+    for (args, named) in cases {
+        let mut process = Process::spawn(&mut gateway(args));
+        assert_eq!(process.wait_exit().code(), Some(64), "{args:?}");
+        for name in named {
+            assert!(process.stderr().contains(name), "{}", process.stderr());
+        }
+    }
+    let mut open = wess_harness::binary("wess-gateway");
+    let mut process = Process::spawn(open.args(["--listen", "0.0.0.0:0"]));
+    assert_eq!(process.wait_exit().code(), Some(64));
+    assert!(process.stderr().contains("--tokens"), "{}", process.stderr());
+}
+
+#[test]
+fn a_port_that_is_taken_ends_it_with_64_and_a_missing_nats_with_69() {
+    let nats = NatsServer::start();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let mut command = wess_harness::binary("wess-gateway");
+    command.args([
+        "--admin",
+        "127.0.0.1:0",
+        "--listen",
+        &listen,
+        "--nats",
+        &nats.url(),
+    ]);
+    let mut process = Process::spawn(&mut command);
+    assert_eq!(process.wait_exit().code(), Some(64), "{}", process.stderr());
+    let mut process = Process::spawn(&mut gateway(&["--nats", "nats://127.0.0.1:1"]));
+    assert_eq!(process.wait_exit().code(), Some(69), "{}", process.stderr());
+}
+
+#[tokio::test]
+async fn it_says_where_it_listens_follows_nats_and_stops_when_told() {
+    let mut nats = NatsServer::start();
+    let mut process = Process::start(&mut gateway(&["--nats", &nats.url()]));
+    let (http, admin) = (address(&process, "http"), address(&process, "admin"));
+    assert_eq!(get(http, "/readyz").await.status, 200);
+    assert!(
+        get(admin, "/metrics")
+            .await
+            .text()
+            .contains("wess_gateway_http_requests_total")
+    );
+    nats.kill();
+    eventually("not ready", async || {
+        (get(http, "/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    nats.restart();
+    eventually("ready again", async || {
+        (get(http, "/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(process.stop().code(), Some(0), "{}", process.stderr());
+}
+
+#[tokio::test]
+async fn sigterm_waits_for_what_is_in_flight_and_a_second_one_does_not() {
+    let nats = NatsServer::start();
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let mut calls = client.subscribe("wess.invoke.>").await.unwrap();
+    client.flush().await.unwrap();
+    for (answers, exit) in [(true, 0), (false, 75)] {
+        let mut process = Process::start(&mut gateway(&["--nats", &nats.url()]));
+        let (http, admin) = (address(&process, "http"), address(&process, "admin"));
+        let mut stream = TcpStream::connect(http).await.unwrap();
+        stream
+            .write_all(head("POST", "/v1/modules/a/invoke", &[("Content-Length", "0")]).as_bytes())
+            .await
+            .unwrap();
+        let call = futures_util::StreamExt::next(&mut calls).await.unwrap();
+        process.signal(Signal::TERM);
+        eventually("the drain", async || {
+            get(admin, "/readyz")
+                .await
+                .text()
+                .contains("draining")
+                .then_some(())
+        })
+        .await;
+        if answers {
+            client.publish(call.reply.unwrap(), "done".into()).await.unwrap();
+            assert_eq!(read_to_end(&mut stream).await.text(), "done");
+        } else {
+            process.signal(Signal::TERM);
+        }
+        assert_eq!(process.wait_exit().code(), Some(exit), "{}", process.stderr());
+    }
+}
