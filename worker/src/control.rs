@@ -1,0 +1,326 @@
+//! The control plane on the main runtime: stores, questions about modules, and discovery, over NATS or from this process.
+//!
+//! Never runs a guest. Publishes only where a caller may have meant it, and never stays silent: past its bounds it
+//! answers `overloaded`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_nats::{Client, Message, Subject, Subscriber};
+use futures_util::StreamExt;
+use futures_util::stream::select_all;
+use prometheus_client::metrics::counter::Counter;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wess_schemas::limits::LimitPolicy;
+use wess_schemas::subject::{Endpoint, QUEUE_GROUP, Subjects};
+use wess_schemas::{ErrorBody, ErrorCode, WorkerId};
+use wess_service::bus::{Reply, Request};
+use wess_service::lifecycle::Lifecycle;
+
+use crate::endpoints::discovery::{
+    CountRequests, Discovery, EndpointCounts, EndpointName, EndpointStats, Question,
+};
+use crate::endpoints::modules::ModulesEndpoint;
+use crate::endpoints::store::StoreEndpoint;
+use crate::endpoints::{error_reply, json_reply};
+use crate::fleet::Fleet;
+use crate::registry::{Gate, Registry};
+
+/// Stores at once, and waiting. Each may hold a whole module in memory.
+const MAX_STORES: (usize, usize) = (4, 64);
+/// Questions about modules at once, and waiting.
+const MAX_QUERIES: (usize, usize) = (64, 1024);
+/// What headers and protocol add to a reply's body, at most.
+const OVERHEAD_BYTES: usize = 4096;
+
+/// What the control plane needs.
+pub struct ControlParts {
+    /// This worker.
+    pub worker: WorkerId,
+    /// Its subjects.
+    pub subjects: Subjects,
+    /// Its registry.
+    pub registry: Registry,
+    /// The fleet it is in.
+    pub fleet: Fleet,
+    /// What limits a module may have.
+    pub policy: LimitPolicy,
+    /// Most bytes of Wasm in one module.
+    pub max_module_bytes: u64,
+    /// What the endpoints have done that are not served here: invoke and chain.
+    pub call_counts: CountRequests,
+}
+
+/// The control plane. Cheap to clone.
+#[derive(Clone)]
+pub struct Control(Arc<Inner>);
+
+struct Inner {
+    subjects: Subjects,
+    store: StoreEndpoint,
+    modules: ModulesEndpoint,
+    discovery: Discovery,
+    stores: Gate,
+    queries: Gate,
+    stats: Arc<ControlStats>,
+}
+
+/// What the control plane has counted.
+#[derive(Debug, Default)]
+struct ControlStats {
+    endpoints: [EndpointStats; EndpointName::ALL.len()],
+    forged_replies: Counter,
+}
+
+impl Control {
+    /// Puts it together; it serves nobody yet.
+    pub fn new(parts: ControlParts) -> Self {
+        let ControlParts {
+            worker,
+            subjects,
+            registry,
+            fleet,
+            policy,
+            max_module_bytes,
+            call_counts,
+        } = parts;
+        let stats = Arc::new(ControlStats::default());
+        let counts = count_requests(stats.clone(), call_counts);
+        Self(Arc::new(Inner {
+            discovery: Discovery::new(worker, subjects.clone(), max_module_bytes, counts),
+            subjects,
+            store: StoreEndpoint {
+                registry: registry.clone(),
+                fleet: fleet.clone(),
+                policy,
+                max_bytes: max_module_bytes,
+            },
+            modules: ModulesEndpoint { registry, fleet },
+            stores: Gate::new("stores", MAX_STORES.0, MAX_STORES.1),
+            queries: Gate::new("questions about modules", MAX_QUERIES.0, MAX_QUERIES.1),
+            stats,
+        }))
+    }
+
+    /// Requests refused for the reply subject that they named.
+    pub fn forged_replies(&self) -> Counter {
+        self.0.stats.forged_replies.clone()
+    }
+
+    /// Answers one request for `store` or `modules`, whichever door it came in by.
+    pub async fn handle(&self, request: Request) -> Reply {
+        let started = Instant::now();
+        let endpoint = match self.0.subjects.parse(&request.subject) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return error_reply(&ErrorBody::new(ErrorCode::InvalidRequest, error.to_string())),
+        };
+        let result = self.answer(&endpoint, request).await;
+        self.0.stats.endpoints[EndpointName::of(&endpoint) as usize]
+            .count(started.elapsed(), result.as_ref().err());
+        result.unwrap_or_else(|error| error_reply(&error))
+    }
+
+    async fn answer(&self, endpoint: &Endpoint, request: Request) -> Result<Reply, ErrorBody> {
+        let Inner {
+            store,
+            modules,
+            stores,
+            queries,
+            ..
+        } = &*self.0;
+        let Request { headers, payload, .. } = request;
+        if let Endpoint::Store = endpoint {
+            let _pass = stores.enter().await?;
+            return reply(store.answer(&headers, payload).await);
+        }
+        let _pass = queries.enter().await?;
+        match endpoint {
+            Endpoint::ModulesList => reply(modules.list(&payload)),
+            Endpoint::ModulesGet(reference) => reply(modules.get(reference).await),
+            Endpoint::ModulesDelete(reference) => reply(modules.delete(reference).await),
+            Endpoint::ModulesTag(name) => reply(modules.tag(name, &payload).await),
+            Endpoint::ModulesFetch(reference) => reply(modules.fetch(reference).await),
+            Endpoint::Store | Endpoint::Invoke | Endpoint::InvokeRaw(..) | Endpoint::Chain => Err(
+                ErrorBody::new(ErrorCode::InvalidRequest, "the control plane runs no guests"),
+            ),
+        }
+    }
+
+    /// Serves NATS until the process stops. Once this returns, the server knows every subscription.
+    pub async fn serve(&self, client: &Client, lifecycle: &Lifecycle) -> Result<(), async_nats::Error> {
+        let mut requests = Vec::new();
+        for subject in [
+            self.0.subjects.endpoint(&Endpoint::Store),
+            self.0.subjects.modules_wildcard(),
+        ] {
+            requests.push(client.queue_subscribe(subject, QUEUE_GROUP.into()).await?);
+        }
+        let mut questions = Vec::new();
+        for subject in Question::subjects(self.0.discovery.worker()) {
+            questions.push(client.subscribe(subject).await?);
+        }
+        client.flush().await?;
+        let server = || Server {
+            control: self.clone(),
+            client: client.clone(),
+            lifecycle: lifecycle.clone(),
+            tasks: TaskTracker::new(),
+        };
+        lifecycle.spawn(
+            "control",
+            server().serve(requests, |server, message| server.take(message)),
+        );
+        lifecycle.spawn(
+            "discovery",
+            server().serve(questions, |server, message| server.tell(message)),
+        );
+        Ok(())
+    }
+}
+
+/// The control plane's side of one connection: its subscriptions' way in and its replies' way out.
+#[derive(Clone)]
+struct Server {
+    control: Control,
+    client: Client,
+    lifecycle: Lifecycle,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Takes messages until shutdown, then those that had been delivered; ends when every one is answered.
+    async fn serve(self, mut subscriptions: Vec<Subscriber>, take: impl Fn(&Self, Message)) {
+        let (shutdown, cut) = (self.lifecycle.shutdown.clone(), self.lifecycle.cut.clone());
+        let mut messages = select_all(subscriptions.iter_mut());
+        loop {
+            tokio::select! {
+                message = messages.next() => match message {
+                    Some(message) => take(&self, message),
+                    None => break,
+                },
+                () = shutdown.cancelled() => break,
+            }
+        }
+        drop(messages);
+        let rest = async {
+            drain(&mut subscriptions).await;
+            let mut messages = select_all(subscriptions);
+            while let Some(message) = messages.next().await {
+                take(&self, message);
+            }
+            self.tasks.close();
+            self.tasks.wait().await;
+            if let Err(error) = self.client.flush().await {
+                tracing::warn!(%error, "the last replies may not have been sent");
+            }
+        };
+        tokio::select! {
+            () = cut.cancelled() => (),
+            () = rest => (),
+        }
+    }
+
+    /// Answers a request in a task of its own. One whose reply would forge something is not even looked at.
+    fn take(&self, message: Message) {
+        let Message {
+            subject,
+            reply,
+            payload,
+            headers,
+            ..
+        } = message;
+        if reply.as_ref().is_some_and(|reply| self.is_forged(reply)) {
+            return;
+        }
+        let request = Request {
+            subject: subject.into_string(),
+            headers: headers.unwrap_or_default(),
+            payload,
+            timeout: Default::default(),
+        };
+        let server = self.clone();
+        self.spawn("answer a request", async move {
+            let answer = server.control.handle(request).await;
+            if let Some(reply) = reply {
+                server.send(reply, answer).await;
+            }
+        });
+    }
+
+    /// Answers a question of the Services API; one without a reply subject does nothing.
+    fn tell(&self, message: Message) {
+        let Some(reply) = message.reply.filter(|reply| !self.is_forged(reply)) else {
+            return;
+        };
+        let Some(question) = Question::parse(&message.subject) else {
+            return;
+        };
+        let server = self.clone();
+        self.spawn("answer a question", async move {
+            let answer = server.control.0.discovery.answer(question);
+            server.send(reply, answer).await;
+        });
+    }
+
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let cut: CancellationToken = self.lifecycle.cut.clone();
+        self.tasks.spawn(self.lifecycle.brief(name, async move {
+            tokio::select! {
+                () = cut.cancelled() => (),
+                () = task => (),
+            }
+        }));
+    }
+
+    fn is_forged(&self, reply: &Subject) -> bool {
+        let forged = !self.control.0.subjects.may_reply_to(reply);
+        if forged {
+            self.control.0.stats.forged_replies.inc();
+            tracing::warn!(%reply, "a request named a reply subject that nobody may reply to");
+        }
+        forged
+    }
+
+    async fn send(&self, subject: Subject, reply: Reply) {
+        let most = self.client.max_payload().saturating_sub(OVERHEAD_BYTES);
+        let Reply { headers, payload } = if reply.payload.len() > most {
+            too_large(reply.payload.len(), most)
+        } else {
+            reply
+        };
+        if let Err(error) = self.client.publish_with_headers(subject, headers, payload).await {
+            tracing::warn!(%error, "a reply was not sent");
+        }
+    }
+}
+
+async fn drain(subscriptions: &mut [Subscriber]) {
+    for subscription in subscriptions {
+        // One that cannot be drained has ended already.
+        let _ = subscription.drain().await;
+    }
+}
+
+fn reply(result: Result<impl Serialize, ErrorBody>) -> Result<Reply, ErrorBody> {
+    result.map(|body| json_reply(&body))
+}
+
+fn too_large(size: usize, most: usize) -> Reply {
+    let text = format!(
+        "the reply has {size} bytes, but a message here carries {most}: \
+         list fewer at once, delete versions and tags that nobody uses, or raise max_payload of nats-server"
+    );
+    error_reply(&ErrorBody::new(ErrorCode::PayloadTooLarge, text))
+}
+
+fn count_requests(stats: Arc<ControlStats>, calls: CountRequests) -> CountRequests {
+    Arc::new(move |endpoint| match endpoint {
+        EndpointName::Invoke | EndpointName::InvokeRaw | EndpointName::Chain => calls(endpoint),
+        _ => stats
+            .endpoints
+            .get(endpoint as usize)
+            .map_or_else(EndpointCounts::default, EndpointStats::counts),
+    })
+}

@@ -1,0 +1,490 @@
+//! The NATS Services API: who answers (PING), what it takes (INFO), and what it has done (STATS).
+//!
+//! Hand-written, because a question without a reply subject must do nothing, and because endpoints here share
+//! subscriptions. The forms are those of NATS ADR-32.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use wess_schemas::limits::{MAX_CHAIN_STEPS, MAX_INPUT_BYTES};
+use wess_schemas::subject::{Endpoint, QUEUE_GROUP, Subjects};
+use wess_schemas::timestamp::Timestamp;
+use wess_schemas::{ErrorBody, WorkerId};
+use wess_service::bus::Reply;
+
+use super::json_reply;
+
+/// The service's name.
+pub const SERVICE: &str = "wess";
+const DESCRIPTION: &str = "Stores WebAssembly modules and runs them";
+/// What every question's subject begins with.
+const PREFIX: &str = "$SRV";
+/// Most characters of a last error that are shown.
+const MAX_ERROR_CHARS: usize = 200;
+
+/// What is asked of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Who is there?
+    Ping,
+    /// What do you take?
+    Info,
+    /// What have you done?
+    Stats,
+}
+
+impl Question {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Ping, "PING"), (Self::Info, "INFO"), (Self::Stats, "STATS")];
+
+    /// What a subject asks; `None` when it is no question to a service.
+    pub fn parse(subject: &str) -> Option<Self> {
+        let verb = subject
+            .strip_prefix(PREFIX)?
+            .strip_prefix('.')?
+            .split('.')
+            .next()?;
+        Self::ALL
+            .into_iter()
+            .find_map(|(question, name)| (name == verb).then_some(question))
+    }
+
+    /// Every subject on which this worker is asked.
+    pub fn subjects(worker: &WorkerId) -> impl Iterator<Item = String> {
+        Self::ALL.into_iter().flat_map(move |(_, verb)| {
+            let everybody = format!("{PREFIX}.{verb}");
+            let service = format!("{everybody}.{SERVICE}");
+            let instance = format!("{service}.{worker}");
+            [everybody, service, instance]
+        })
+    }
+}
+
+/// What one endpoint has done.
+#[derive(Debug, Default)]
+pub struct EndpointStats {
+    requests: AtomicU64,
+    errors: AtomicU64,
+    processing_ns: AtomicU64,
+    last_error: Mutex<String>,
+}
+
+/// What one endpoint has done, at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointCounts {
+    /// Requests answered.
+    pub requests: u64,
+    /// Those answered by an error.
+    pub errors: u64,
+    /// Time spent on them, in nanoseconds.
+    pub processing_ns: u64,
+    /// The last error, if there was one.
+    pub last_error: String,
+}
+
+impl EndpointStats {
+    /// Counts one request.
+    pub fn count(&self, took: Duration, error: Option<&ErrorBody>) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.processing_ns.fetch_add(
+            u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+        if let Some(error) = error {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+            let text = error.to_string().chars().take(MAX_ERROR_CHARS).collect();
+            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        }
+    }
+
+    /// The counts now.
+    pub fn counts(&self) -> EndpointCounts {
+        EndpointCounts {
+            requests: self.requests.load(Ordering::Relaxed),
+            errors: self.errors.load(Ordering::Relaxed),
+            processing_ns: self.processing_ns.load(Ordering::Relaxed),
+            last_error: self
+                .last_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        }
+    }
+}
+
+/// The endpoints of the service, in the order in which INFO lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointName {
+    /// `wess.invoke`
+    Invoke,
+    /// `wess.invoke.>`
+    InvokeRaw,
+    /// `wess.chain`
+    Chain,
+    /// `wess.store`
+    Store,
+    /// `wess.modules.list`
+    List,
+    /// `wess.modules.get.*`
+    Get,
+    /// `wess.modules.delete.*`
+    Delete,
+    /// `wess.modules.tag.*`
+    Tag,
+    /// `wess.modules.fetch.*`
+    Fetch,
+}
+
+impl EndpointName {
+    /// Every endpoint.
+    pub const ALL: [Self; 9] = [
+        Self::Invoke,
+        Self::InvokeRaw,
+        Self::Chain,
+        Self::Store,
+        Self::List,
+        Self::Get,
+        Self::Delete,
+        Self::Tag,
+        Self::Fetch,
+    ];
+
+    /// The endpoint that a subject belongs to.
+    pub fn of(endpoint: &Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Invoke => Self::Invoke,
+            Endpoint::InvokeRaw(..) => Self::InvokeRaw,
+            Endpoint::Chain => Self::Chain,
+            Endpoint::Store => Self::Store,
+            Endpoint::ModulesList => Self::List,
+            Endpoint::ModulesGet(_) => Self::Get,
+            Endpoint::ModulesDelete(_) => Self::Delete,
+            Endpoint::ModulesTag(_) => Self::Tag,
+            Endpoint::ModulesFetch(_) => Self::Fetch,
+        }
+    }
+
+    /// The name in the Services API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invoke => "invoke",
+            Self::InvokeRaw => "invoke-raw",
+            Self::Chain => "chain",
+            Self::Store => "store",
+            Self::List => "modules-list",
+            Self::Get => "modules-get",
+            Self::Delete => "modules-delete",
+            Self::Tag => "modules-tag",
+            Self::Fetch => "modules-fetch",
+        }
+    }
+
+    fn subject(self, subjects: &Subjects) -> String {
+        let modules = |tail: &str| subjects.modules_wildcard().replace('>', tail);
+        match self {
+            Self::Invoke => subjects.endpoint(&Endpoint::Invoke),
+            Self::InvokeRaw => subjects.invoke_wildcard(),
+            Self::Chain => subjects.endpoint(&Endpoint::Chain),
+            Self::Store => subjects.endpoint(&Endpoint::Store),
+            Self::List => subjects.endpoint(&Endpoint::ModulesList),
+            Self::Get => modules("get.*"),
+            Self::Delete => modules("delete.*"),
+            Self::Tag => modules("tag.*"),
+            Self::Fetch => modules("fetch.*"),
+        }
+    }
+
+    /// What it takes and gives: media types, and schemas by their file names.
+    fn metadata(self, max_module_bytes: u64) -> BTreeMap<&'static str, String> {
+        let limits = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel";
+        let facts: &[(&str, &str)] = match self {
+            Self::Invoke => &[
+                ("accepts", JSON),
+                ("request", "invocation"),
+                ("response", "outcome"),
+            ],
+            Self::InvokeRaw => &[
+                ("accepts", "*/*"),
+                ("request", "raw input"),
+                ("response", "raw output"),
+                ("headers", limits),
+            ],
+            Self::Chain => &[
+                ("accepts", JSON),
+                ("request", "chain-request"),
+                ("response", "chain-outcome"),
+            ],
+            Self::Store => &[
+                (
+                    "accepts",
+                    "application/wasm with the header Wess-Module, application/json without",
+                ),
+                ("request", "store-request"),
+                ("response", "module"),
+                ("headers", limits),
+            ],
+            Self::List => &[
+                ("accepts", JSON),
+                ("request", "list-request"),
+                ("response", "module-list"),
+            ],
+            Self::Get => &[("accepts", NOTHING), ("response", "module")],
+            Self::Delete => &[("accepts", NOTHING), ("response", "deleted")],
+            Self::Tag => &[
+                ("accepts", JSON),
+                ("request", "tag-request"),
+                ("response", "module"),
+            ],
+            Self::Fetch => &[("accepts", NOTHING), ("response", "blob-location")],
+        };
+        let bound = match self {
+            Self::Invoke | Self::InvokeRaw => Some(("max_input_bytes", MAX_INPUT_BYTES)),
+            Self::Chain => Some(("max_steps", MAX_CHAIN_STEPS as u64)),
+            Self::Store => Some(("max_module_bytes", max_module_bytes)),
+            Self::List | Self::Get | Self::Delete | Self::Tag | Self::Fetch => None,
+        };
+        let facts = facts.iter().map(|(name, fact)| (*name, (*fact).to_owned()));
+        facts
+            .chain([("errors", "error".to_owned())])
+            .chain(bound.map(|(name, bound)| (name, bound.to_string())))
+            .collect()
+    }
+}
+
+const JSON: &str = "application/json";
+const NOTHING: &str = "an empty body";
+
+/// What each endpoint has done. Asked at each STATS; must not block.
+pub type CountRequests = Arc<dyn Fn(EndpointName) -> EndpointCounts + Send + Sync>;
+
+/// Answers questions about this worker.
+pub struct Discovery {
+    worker: WorkerId,
+    subjects: Subjects,
+    max_module_bytes: u64,
+    started: Timestamp,
+    counts: CountRequests,
+}
+
+#[derive(Serialize)]
+struct Answer<'a, E: Serialize> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: &'static str,
+    id: &'a WorkerId,
+    version: &'static str,
+    metadata: BTreeMap<&'static str, String>,
+    #[serde(flatten)]
+    more: E,
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
+#[derive(Serialize)]
+struct Info {
+    description: &'static str,
+    endpoints: Vec<EndpointInfo>,
+}
+
+#[derive(Serialize)]
+struct EndpointInfo {
+    name: &'static str,
+    subject: String,
+    queue_group: &'static str,
+    metadata: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+struct Stats {
+    started: Timestamp,
+    endpoints: Vec<EndpointReport>,
+}
+
+#[derive(Serialize)]
+struct EndpointReport {
+    name: &'static str,
+    subject: String,
+    queue_group: &'static str,
+    num_requests: u64,
+    num_errors: u64,
+    last_error: String,
+    processing_time: u64,
+    average_processing_time: u64,
+}
+
+impl Discovery {
+    /// Answers as `worker`; `counts` is asked at each STATS.
+    pub fn new(worker: WorkerId, subjects: Subjects, max_module_bytes: u64, counts: CountRequests) -> Self {
+        Self {
+            worker,
+            subjects,
+            max_module_bytes,
+            started: Timestamp::now(),
+            counts,
+        }
+    }
+
+    /// Who answers.
+    pub fn worker(&self) -> &WorkerId {
+        &self.worker
+    }
+
+    /// Answers one question.
+    pub fn answer(&self, question: Question) -> Reply {
+        match question {
+            Question::Ping => self.reply("io.nats.micro.v1.ping_response", Nothing {}),
+            Question::Info => self.reply("io.nats.micro.v1.info_response", self.info()),
+            Question::Stats => self.reply("io.nats.micro.v1.stats_response", self.stats()),
+        }
+    }
+
+    fn reply(&self, kind: &'static str, more: impl Serialize) -> Reply {
+        let (name, version) = (SERVICE, env!("CARGO_PKG_VERSION"));
+        json_reply(&Answer {
+            kind,
+            name,
+            id: &self.worker,
+            version,
+            metadata: BTreeMap::new(),
+            more,
+        })
+    }
+
+    fn info(&self) -> Info {
+        let endpoints = EndpointName::ALL.into_iter().map(|endpoint| EndpointInfo {
+            name: endpoint.as_str(),
+            subject: endpoint.subject(&self.subjects),
+            queue_group: QUEUE_GROUP,
+            metadata: endpoint.metadata(self.max_module_bytes),
+        });
+        Info {
+            description: DESCRIPTION,
+            endpoints: endpoints.collect(),
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        Stats {
+            started: self.started,
+            endpoints: EndpointName::ALL
+                .into_iter()
+                .map(|name| self.report(name))
+                .collect(),
+        }
+    }
+
+    fn report(&self, endpoint: EndpointName) -> EndpointReport {
+        let counts = (self.counts)(endpoint);
+        EndpointReport {
+            name: endpoint.as_str(),
+            subject: endpoint.subject(&self.subjects),
+            queue_group: QUEUE_GROUP,
+            num_requests: counts.requests,
+            num_errors: counts.errors,
+            last_error: counts.last_error,
+            processing_time: counts.processing_ns,
+            average_processing_time: counts.processing_ns.checked_div(counts.requests).unwrap_or(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wess_schemas::ErrorCode;
+
+    fn answer(question: Question) -> serde_json::Value {
+        let stats = EndpointStats::default();
+        stats.count(Duration::from_nanos(30), None);
+        stats.count(
+            Duration::from_nanos(10),
+            Some(&ErrorBody::new(ErrorCode::Conflict, "x".repeat(500))),
+        );
+        let counts: CountRequests = Arc::new(move |endpoint| match endpoint {
+            EndpointName::Store => stats.counts(),
+            _ => EndpointCounts::default(),
+        });
+        let discovery = Discovery::new("w1".parse().unwrap(), Subjects::default(), 7, counts);
+        serde_json::from_slice(&discovery.answer(question).payload).unwrap()
+    }
+
+    #[test]
+    fn a_question_is_known_by_its_verb() {
+        let subjects: Vec<_> = Question::subjects(&"w1".parse().unwrap()).collect();
+        assert_eq!(subjects.len(), 9);
+        assert!(subjects.contains(&"$SRV.INFO.wess.w1".to_owned()));
+        assert!(subjects.iter().all(|subject| Question::parse(subject).is_some()));
+        assert_eq!(Question::parse("$SRV.STATS.wess"), Some(Question::Stats));
+        for other in ["$SRV", "$SRV.", "$SRV.DRAIN", "$SRV.PINGS.wess", "PING"] {
+            assert_eq!(Question::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn ping_says_who_is_there() {
+        let ping = answer(Question::Ping);
+        assert_eq!(
+            (&ping["type"], &ping["name"], &ping["id"]),
+            (
+                &"io.nats.micro.v1.ping_response".into(),
+                &"wess".into(),
+                &"w1".into()
+            )
+        );
+        assert!(ping["metadata"].is_object() && ping["version"].is_string());
+    }
+
+    #[test]
+    fn info_lists_every_endpoint_with_what_it_takes() {
+        let info = answer(Question::Info);
+        let endpoints = info["endpoints"].as_array().unwrap();
+        assert_eq!(endpoints.len(), EndpointName::ALL.len());
+        let store = endpoints
+            .iter()
+            .find(|endpoint| endpoint["name"] == "store")
+            .unwrap();
+        assert_eq!(
+            (&store["subject"], &store["queue_group"]),
+            (&"wess.store".into(), &"wess".into())
+        );
+        assert_eq!(
+            (
+                &store["metadata"]["response"],
+                &store["metadata"]["max_module_bytes"]
+            ),
+            (&"module".into(), &"7".into())
+        );
+        let get = endpoints
+            .iter()
+            .find(|endpoint| endpoint["name"] == "modules-get")
+            .unwrap();
+        assert_eq!(get["subject"], "wess.modules.get.*");
+    }
+
+    #[test]
+    fn stats_count_and_bound_the_last_error() {
+        let stats = answer(Question::Stats);
+        let endpoints = stats["endpoints"].as_array().unwrap();
+        let store = endpoints
+            .iter()
+            .find(|endpoint| endpoint["name"] == "store")
+            .unwrap();
+        assert_eq!(
+            (&store["num_requests"], &store["num_errors"]),
+            (&2.into(), &1.into())
+        );
+        assert_eq!(
+            (&store["processing_time"], &store["average_processing_time"]),
+            (&40.into(), &20.into())
+        );
+        assert_eq!(
+            store["last_error"].as_str().unwrap().chars().count(),
+            MAX_ERROR_CHARS
+        );
+        assert!(stats["started"].as_str().unwrap().ends_with('Z'));
+    }
+}

@@ -1,0 +1,103 @@
+//! The way to JetStream: its assets, opened when they are first needed and again after they were lost.
+//!
+//! A process may start and serve while JetStream is away, so having no assets is a state, not a failure to start.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::connection::State;
+use async_nats::jetstream::{self, Context};
+use tokio::sync::Mutex;
+use wess_schemas::error::ErrorBody;
+use wess_schemas::error_code::ErrorCode;
+use wess_service::assets::{AssetOptions, Assets, ensure_assets};
+
+/// Bounds one attempt to open all assets.
+const ENSURE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Handles to all assets, when there are any. Cheap to clone.
+#[derive(Clone)]
+pub struct Storage(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    jetstream: Context,
+    options: AssetOptions,
+    assets: RwLock<Option<Assets>>,
+    ensuring: Mutex<()>,
+}
+
+/// JetStream is away.
+#[derive(Debug, thiserror::Error)]
+#[error("JetStream is not available")]
+pub struct StorageAway(#[source] Option<async_nats::Error>);
+
+impl From<StorageAway> for ErrorBody {
+    fn from(away: StorageAway) -> Self {
+        Self::new(ErrorCode::Unavailable, away.to_string())
+    }
+}
+
+impl Storage {
+    /// Opens nothing yet.
+    pub fn new(client: Client, options: AssetOptions) -> Self {
+        let jetstream = jetstream::new(client.clone());
+        let (assets, ensuring) = (RwLock::default(), Mutex::default());
+        Self(Arc::new(Inner {
+            client,
+            jetstream,
+            options,
+            assets,
+            ensuring,
+        }))
+    }
+
+    /// The assets, opened or made now if they are not open. Fails at once without a connection.
+    pub async fn assets(&self) -> Result<Assets, StorageAway> {
+        if self.0.client.connection_state() != State::Connected {
+            return Err(StorageAway(None));
+        }
+        match self.opened() {
+            Some(assets) => Ok(assets),
+            None => self.open().await,
+        }
+    }
+
+    /// Makes the next to ask open the assets anew: one of them was not found.
+    pub fn forget(&self) {
+        *self.0.assets.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    pub(super) fn jetstream(&self) -> &Context {
+        &self.0.jetstream
+    }
+
+    fn opened(&self) -> Option<Assets> {
+        self.0
+            .assets
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    async fn open(&self) -> Result<Assets, StorageAway> {
+        let _turn = self.0.ensuring.lock().await;
+        if let Some(assets) = self.opened() {
+            return Ok(assets);
+        }
+        let ensured =
+            tokio::time::timeout(ENSURE_TIMEOUT, ensure_assets(&self.0.jetstream, &self.0.options)).await;
+        let assets = match ensured {
+            Ok(Ok(assets)) => assets,
+            Ok(Err(error)) => return Err(StorageAway(Some(error.into()))),
+            Err(elapsed) => return Err(StorageAway(Some(elapsed.into()))),
+        };
+        *self.0.assets.write().unwrap_or_else(PoisonError::into_inner) = Some(assets.clone());
+        Ok(assets)
+    }
+}
