@@ -121,7 +121,7 @@ async fn copy(blobs: ObjectStore, location: BlobLocation, sender: mpsc::Sender<P
         digest: location.digest,
         size: location.size,
     };
-    let mut sink = HoldingBack::new(sender.clone());
+    let mut sink = HoldingBack::new(sender.clone(), location.size);
     let copied = objects::copy(&blobs, &location.object, expected, &mut sink).await;
     let last = match copied {
         Ok(()) => Ok(sink.held),
@@ -134,17 +134,20 @@ async fn copy(blobs: ObjectStore, location: BlobLocation, sender: mpsc::Sender<P
     let _ = sender.send(last).await;
 }
 
-/// Sends what is written to it, always one write behind.
+/// Sends what is written to it, always one write behind, and nothing at all from the write on that is one too many:
+/// the last of `expected` bytes never leaves before they are verified.
 struct HoldingBack {
     sender: PollSender<Piece>,
     held: Bytes,
+    left: u64,
 }
 
 impl HoldingBack {
-    fn new(sender: mpsc::Sender<Piece>) -> Self {
+    fn new(sender: mpsc::Sender<Piece>, expected: u64) -> Self {
         Self {
             sender: PollSender::new(sender),
             held: Bytes::new(),
+            left: expected,
         }
     }
 }
@@ -152,11 +155,15 @@ impl HoldingBack {
 impl AsyncWrite for HoldingBack {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        let Some(left) = self.left.checked_sub(buf.len() as u64) else {
+            return Poll::Ready(Err(io::Error::other("the object is longer than it should be")));
+        };
         if !self.held.is_empty() {
             ready!(self.sender.poll_reserve(cx)).map_err(gone)?;
             let held = std::mem::take(&mut self.held);
             self.sender.send_item(Ok(held)).map_err(gone)?;
         }
+        self.left = left;
         self.held = Bytes::copy_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
     }
@@ -178,12 +185,17 @@ mod tests {
     #[tokio::test]
     async fn the_last_write_is_held_back() {
         let (sender, mut pieces) = mpsc::channel(CHUNKS_AHEAD);
-        let mut sink = HoldingBack::new(sender);
+        let mut sink = HoldingBack::new(sender, 11);
         sink.write_all(b"one").await.unwrap();
         assert!(pieces.try_recv().is_err());
         sink.write_all(b"two").await.unwrap();
         assert_eq!(pieces.try_recv().unwrap().unwrap(), "one");
         assert_eq!(sink.held, "two");
+        assert!(sink.write_all(b"longer").await.is_err());
+        assert!(
+            pieces.try_recv().is_err(),
+            "bytes went out with one too many behind them"
+        );
         drop(pieces);
         assert!(sink.write_all(b"three").await.is_err());
     }

@@ -140,25 +140,15 @@ impl tokio::io::AsyncWrite for Counting {
     }
 }
 
-/// How much more of this process's memory is in use than before, at most, in MiB.
-fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-}
-
 #[tokio::test]
 async fn a_module_of_64_mib_streams_through_the_object_store() {
     let workers = Fetching::default();
     let house = workers.house(false).await;
     let wasm = noise(64 * 1024 * 1024);
-    let before = peak_mib();
     let answer = post(house.address, "/v1/modules?name=upper", &wasm).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
     let (reference, size) = workers.only();
     assert_eq!((reference.digest, size), (digest(&wasm), wasm.len() as u64));
-    // Never whole in memory: neither here nor in the gateway, which is this process too.
-    assert!(peak_mib() - before < 48, "{before} MiB grew to {}", peak_mib());
     assert!(
         house.payloads().get(&reference, u64::MAX).await.is_err(),
         "the upload was kept"
