@@ -1,6 +1,7 @@
-//! The control plane on the main runtime: stores, questions about modules, and discovery, over NATS or from this process.
+//! The control plane on the main runtime: stores, questions about modules, chains and discovery, over NATS or from this
+//! process.
 //!
-//! Never runs a guest. Publishes only where a caller may have meant it, and never stays silent: past its bounds it
+//! Runs no guest itself: the steps of chains run on executors. Publishes only where a caller may have meant it, and never stays silent: past its bounds it
 //! answers `overloaded`.
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use wess_schemas::{ErrorBody, ErrorCode, WorkerId};
 use wess_service::bus::{Reply, Request};
 use wess_service::lifecycle::Lifecycle;
 
+use crate::endpoints::chain::Chains;
 use crate::endpoints::discovery::{
     CountRequests, Discovery, EndpointCounts, EndpointName, EndpointStats, Question,
 };
@@ -32,6 +34,8 @@ use crate::registry::{Gate, Registry};
 const MAX_STORES: (usize, usize) = (4, 64);
 /// Questions about modules at once, and waiting.
 const MAX_QUERIES: (usize, usize) = (64, 1024);
+/// Chains at once, and waiting. Each holds the output of its last step.
+const MAX_CHAINS: (usize, usize) = (64, 1024);
 /// What headers and protocol add to a reply's body, at most.
 const OVERHEAD_BYTES: usize = 4096;
 
@@ -49,7 +53,9 @@ pub struct ControlParts {
     pub policy: LimitPolicy,
     /// Most bytes of Wasm in one module.
     pub max_module_bytes: u64,
-    /// What the endpoints have done that are not served here: invoke and chain.
+    /// Chains of calls.
+    pub chains: Chains,
+    /// What the endpoints have done that executors serve.
     pub call_counts: CountRequests,
 }
 
@@ -61,6 +67,8 @@ struct Inner {
     subjects: Subjects,
     store: StoreEndpoint,
     modules: ModulesEndpoint,
+    chains: Chains,
+    running_chains: Gate,
     discovery: Discovery,
     stores: Gate,
     queries: Gate,
@@ -84,6 +92,7 @@ impl Control {
             fleet,
             policy,
             max_module_bytes,
+            chains,
             call_counts,
         } = parts;
         let stats = Arc::new(ControlStats::default());
@@ -98,6 +107,8 @@ impl Control {
                 max_bytes: max_module_bytes,
             },
             modules: ModulesEndpoint { registry, fleet },
+            chains,
+            running_chains: Gate::new("chains", MAX_CHAINS.0, MAX_CHAINS.1),
             stores: Gate::new("stores", MAX_STORES.0, MAX_STORES.1),
             queries: Gate::new("questions about modules", MAX_QUERIES.0, MAX_QUERIES.1),
             stats,
@@ -109,23 +120,31 @@ impl Control {
         self.0.stats.forged_replies.clone()
     }
 
-    /// Answers one request for `store` or `modules`, whichever door it came in by.
-    pub async fn handle(&self, request: Request) -> Reply {
+    /// Answers one request for `store`, `modules` or `chain`, whichever door it came in by. Outputs that would make the
+    /// reply larger than `inline_bytes` are stored instead.
+    pub async fn handle(&self, request: Request, inline_bytes: usize) -> Reply {
         let started = Instant::now();
         let endpoint = match self.0.subjects.parse(&request.subject) {
             Ok(endpoint) => endpoint,
             Err(error) => return error_reply(&ErrorBody::new(ErrorCode::InvalidRequest, error.to_string())),
         };
-        let result = self.answer(&endpoint, request).await;
+        let result = self.answer(&endpoint, request, inline_bytes).await;
         self.0.stats.endpoints[EndpointName::of(&endpoint) as usize]
             .count(started.elapsed(), result.as_ref().err());
         result.unwrap_or_else(|error| error_reply(&error))
     }
 
-    async fn answer(&self, endpoint: &Endpoint, request: Request) -> Result<Reply, ErrorBody> {
+    async fn answer(
+        &self,
+        endpoint: &Endpoint,
+        request: Request,
+        inline_bytes: usize,
+    ) -> Result<Reply, ErrorBody> {
         let Inner {
             store,
             modules,
+            chains,
+            running_chains,
             stores,
             queries,
             ..
@@ -135,6 +154,10 @@ impl Control {
             let _pass = stores.enter().await?;
             return reply(store.answer(&headers, payload).await);
         }
+        if let Endpoint::Chain = endpoint {
+            let _pass = running_chains.enter().await?;
+            return reply(chains.answer(&headers, &payload, inline_bytes).await);
+        }
         let _pass = queries.enter().await?;
         match endpoint {
             Endpoint::ModulesList => reply(modules.list(&payload)),
@@ -142,7 +165,7 @@ impl Control {
             Endpoint::ModulesDelete(reference) => reply(modules.delete(reference).await),
             Endpoint::ModulesTag(name) => reply(modules.tag(name, &payload).await),
             Endpoint::ModulesFetch(reference) => reply(modules.fetch(reference).await),
-            Endpoint::Store | Endpoint::Invoke | Endpoint::InvokeRaw(..) | Endpoint::Chain => Err(
+            Endpoint::Store | Endpoint::Chain | Endpoint::Invoke | Endpoint::InvokeRaw(..) => Err(
                 ErrorBody::new(ErrorCode::InvalidRequest, "the control plane runs no guests"),
             ),
         }
@@ -153,6 +176,7 @@ impl Control {
         let mut requests = Vec::new();
         for subject in [
             self.0.subjects.endpoint(&Endpoint::Store),
+            self.0.subjects.endpoint(&Endpoint::Chain),
             self.0.subjects.modules_wildcard(),
         ] {
             requests.push(client.queue_subscribe(subject, QUEUE_GROUP.into()).await?);
@@ -242,7 +266,8 @@ impl Server {
         };
         let server = self.clone();
         self.spawn("answer a request", async move {
-            let answer = server.control.handle(request).await;
+            let inline_bytes = server.client.max_payload() / 2;
+            let answer = server.control.handle(request, inline_bytes).await;
             if let Some(reply) = reply {
                 server.send(reply, answer).await;
             }
@@ -317,7 +342,7 @@ fn too_large(size: usize, most: usize) -> Reply {
 
 fn count_requests(stats: Arc<ControlStats>, calls: CountRequests) -> CountRequests {
     Arc::new(move |endpoint| match endpoint {
-        EndpointName::Invoke | EndpointName::InvokeRaw | EndpointName::Chain => calls(endpoint),
+        EndpointName::Invoke | EndpointName::InvokeRaw => calls(endpoint),
         _ => stats
             .endpoints
             .get(endpoint as usize)

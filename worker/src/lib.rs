@@ -2,4 +2,19 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod call;
+pub mod config;
+pub mod control;
+pub mod door;
+pub mod endpoints;
+pub mod executor;
+pub mod fleet;
 pub mod guest;
+mod memory;
+mod metrics;
+pub mod registry;
+pub mod worker;
+
+pub use config::{Config, WorkerOptions};
+pub use door::Door;
+pub use worker::Worker;

@@ -146,7 +146,11 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().copied().collect()
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(*name, *value);
+        }
+        headers
     }
 
     fn refusal(headers: &HeaderMap, payload: &'static str) -> String {

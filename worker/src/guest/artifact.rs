@@ -25,7 +25,10 @@ pub struct Compiler {
 impl Compiler {
     /// Makes the engines that compile.
     pub fn new() -> Result<Self, EngineError> {
-        Ok(Self { plain: compiling_engine(Metering::Off)?, fuel: compiling_engine(Metering::Fuel)? })
+        Ok(Self {
+            plain: compiling_engine(Metering::Off)?,
+            fuel: compiling_engine(Metering::Fuel)?,
+        })
     }
 
     /// Sixteen hex digits that change whenever older artifacts would not load: other settings, version or processor.
@@ -36,7 +39,9 @@ impl Compiler {
     /// Compiles a module that passed [`super::inspect`]. Blocks, for seconds with large modules.
     pub fn compile(&self, wasm: &[u8], metering: Metering) -> Result<Vec<u8>, ModuleRefused> {
         let engine = self.engine(metering);
-        let refused = |error: wasmtime::Error| ModuleRefused::Unsupported(format!("the module cannot be compiled: {error:#}"));
+        let refused = |error: wasmtime::Error| {
+            ModuleRefused::Unsupported(format!("the module cannot be compiled: {error:#}"))
+        };
         let artifact = engine.precompile_module(wasm).map_err(refused)?;
         // An engine's pool refuses what would not fit its slots only when it loads a module.
         trusted_from_bytes(engine, &artifact).map_err(refused)?;
@@ -51,13 +56,21 @@ impl Compiler {
     }
 }
 
-#[allow(unsafe_code, clippy::disallowed_methods, reason = "the one place that trusts compiled code made in this call")]
+#[allow(
+    unsafe_code,
+    clippy::disallowed_methods,
+    reason = "the one place that trusts compiled code made in this call"
+)]
 fn trusted_from_bytes(engine: &Engine, artifact: &[u8]) -> wasmtime::Result<Module> {
     // SAFETY: the bytes come from `precompile_module` of the same engine, a moment ago, and nobody else has seen them.
     unsafe { Module::deserialize(engine, artifact) }
 }
 
-#[allow(unsafe_code, clippy::disallowed_methods, reason = "the one place that trusts compiled code from files")]
+#[allow(
+    unsafe_code,
+    clippy::disallowed_methods,
+    reason = "the one place that trusts compiled code from files"
+)]
 fn trusted_from_file(engine: &Engine, file: File) -> wasmtime::Result<Module> {
     // SAFETY: `Prepared::load` promises that the file carries this node's seal, verified through this descriptor, and
     // that nothing modifies it: files of mode 0400 in a folder of mode 0700 that are only ever replaced by renaming.
@@ -90,7 +103,9 @@ impl Prepared {
             alloc: export("alloc"),
             initialize: export(INITIALIZE),
             output_getters: export("get_output_ptr").zip(export("get_output_len")),
-            uses_wasi: module.imports().any(|import| import.module() == "wasi_snapshot_preview1"),
+            uses_wasi: module
+                .imports()
+                .any(|import| import.module() == "wasi_snapshot_preview1"),
             metering,
         }))
     }
@@ -118,7 +133,10 @@ impl Prepared {
             store.data_mut().wasi = Some(wasmtime_wasi::WasiCtxBuilder::new().build_p1());
         }
         let instance = self.instantiate_bare(store).await.map_err(|error| {
-            match (error.downcast_ref::<wasmtime::Trap>(), store.data().limiter.refused()) {
+            match (
+                error.downcast_ref::<wasmtime::Trap>(),
+                store.data().limiter.refused(),
+            ) {
                 (None, Some(Refused::Budget)) => GuestFault::HostFull,
                 (None, Some(Refused::Limit)) => GuestFault::MemoryExceeded,
                 _ => error.into(),
@@ -135,12 +153,25 @@ impl Prepared {
         self.pre.instantiate_async(&mut *store).await
     }
 
-    pub(super) fn memory(&self, instance: &Instance, store: &mut Store<GuestState>) -> Result<Memory, HostFault> {
-        let export = self.memory.as_ref().and_then(|export| instance.get_module_export(&mut *store, export));
-        export.and_then(wasmtime::Extern::into_memory).ok_or(HostFault::NoMemory)
+    pub(super) fn memory(
+        &self,
+        instance: &Instance,
+        store: &mut Store<GuestState>,
+    ) -> Result<Memory, HostFault> {
+        let export = self
+            .memory
+            .as_ref()
+            .and_then(|export| instance.get_module_export(&mut *store, export));
+        export
+            .and_then(wasmtime::Extern::into_memory)
+            .ok_or(HostFault::NoMemory)
     }
 
-    pub(super) fn alloc(&self, instance: &Instance, store: &mut Store<GuestState>) -> Option<TypedFunc<u32, u32>> {
+    pub(super) fn alloc(
+        &self,
+        instance: &Instance,
+        store: &mut Store<GuestState>,
+    ) -> Option<TypedFunc<u32, u32>> {
         self.function(&self.alloc, instance, store)
     }
 
@@ -161,7 +192,9 @@ impl Prepared {
         instance: &Instance,
         store: &mut Store<GuestState>,
     ) -> Option<TypedFunc<P, R>> {
-        let function = instance.get_module_export(&mut *store, export.as_ref()?)?.into_func()?;
+        let function = instance
+            .get_module_export(&mut *store, export.as_ref()?)?
+            .into_func()?;
         function.typed(&*store).ok()
     }
 }

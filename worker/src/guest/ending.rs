@@ -78,9 +78,10 @@ impl GuestFault {
     pub fn to_error(&self) -> ErrorBody {
         let error = ErrorBody::new(self.code(), self.to_string());
         match self {
-            Self::Trapped { kind, backtrace, .. } => {
-                error.with("trap", *kind).with("backtrace", backtrace.iter().map(String::as_str).collect::<Value>())
-            }
+            Self::Trapped { kind, backtrace, .. } => error.with("trap", *kind).with(
+                "backtrace",
+                backtrace.iter().map(String::as_str).collect::<Value>(),
+            ),
             Self::MemoryBudget => error.with("reason", "worker_memory_budget"),
             Self::OutputTooLarge(limit) => error.with("limit_bytes", *limit),
             Self::DeadlineExceeded(timeout_ms) => error.with("timeout_ms", *timeout_ms),
@@ -122,7 +123,11 @@ impl From<HostFault> for GuestFault {
 }
 
 fn trapped(kind: &'static str, why: &dyn std::fmt::Display) -> GuestFault {
-    GuestFault::Trapped { kind, message: why.to_string(), backtrace: Vec::new() }
+    GuestFault::Trapped {
+        kind,
+        message: why.to_string(),
+        backtrace: Vec::new(),
+    }
 }
 
 impl From<wasmtime::Error> for GuestFault {
@@ -136,8 +141,15 @@ impl From<wasmtime::Error> for GuestFault {
         match error.downcast_ref::<Trap>() {
             Some(Trap::OutOfFuel) => Self::OutOfFuel,
             Some(trap) => {
-                let backtrace = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
-                Self::Trapped { kind: trap_kind(*trap), message: trap.to_string(), backtrace }
+                let backtrace = error
+                    .downcast_ref::<WasmBacktrace>()
+                    .map(frames)
+                    .unwrap_or_default();
+                Self::Trapped {
+                    kind: trap_kind(*trap),
+                    message: trap.to_string(),
+                    backtrace,
+                }
             }
             None => host_call_fault(error),
         }
@@ -147,9 +159,11 @@ impl From<wasmtime::Error> for GuestFault {
 /// A host call that failed for a reason of its own: WASI turns a guest's bad pointers into such errors.
 fn host_call_fault(error: wasmtime::Error) -> GuestFault {
     match error.downcast_ref::<WasmBacktrace>().map(frames) {
-        Some(backtrace) => {
-            GuestFault::Trapped { kind: "host_call", message: error.root_cause().to_string(), backtrace }
-        }
+        Some(backtrace) => GuestFault::Trapped {
+            kind: "host_call",
+            message: error.root_cause().to_string(),
+            backtrace,
+        },
         None => GuestFault::Internal(error),
     }
 }

@@ -63,7 +63,10 @@ impl Metering {
 
 /// The proposals a module may use. References to garbage-collected things are not among them.
 pub(super) fn accepted_features() -> WasmFeatures {
-    WasmFeatures::WASM2.difference(WasmFeatures::GC_TYPES) | WasmFeatures::TAIL_CALL | WasmFeatures::RELAXED_SIMD | WasmFeatures::EXTENDED_CONST
+    WasmFeatures::WASM2.difference(WasmFeatures::GC_TYPES)
+        | WasmFeatures::TAIL_CALL
+        | WasmFeatures::RELAXED_SIMD
+        | WasmFeatures::EXTENDED_CONST
 }
 
 /// How a module is compiled; the same for the compiler and for every engine that loads what it made.
@@ -89,7 +92,11 @@ fn config(metering: Metering, slots: u32) -> Config {
 
 fn pool(slots: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    let keep_resident = if kernel_reports_written_pages() { KEEP_RESIDENT_BYTES } else { KEEP_RESIDENT_BLIND_BYTES };
+    let keep_resident = if kernel_reports_written_pages() {
+        KEEP_RESIDENT_BYTES
+    } else {
+        KEEP_RESIDENT_BLIND_BYTES
+    };
     pool.total_core_instances(slots)
         .total_memories(slots)
         .total_tables(slots * MAX_TABLES)
@@ -109,7 +116,9 @@ fn pool(slots: u32) -> PoolingAllocationConfig {
 fn kernel_reports_written_pages() -> bool {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|part| part.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(7))
 }
 
@@ -158,7 +167,11 @@ pub(super) struct RunningEngine {
 impl EnginePool {
     /// Room for so many guests at once in each engine.
     pub fn new(slots: u32, ticker: Ticker) -> Self {
-        Self { slots, ticker, made: Default::default() }
+        Self {
+            slots,
+            ticker,
+            made: Default::default(),
+        }
     }
 
     pub(super) fn get(&self, metering: Metering) -> wasmtime::Result<&RunningEngine> {
@@ -172,7 +185,11 @@ impl EnginePool {
         let engine = Engine::new(&config(metering, self.slots))?;
         let linker = std::sync::Arc::new(super::host::linker(&engine)?);
         let clock = self.ticker.watch(&engine);
-        Ok(place.get_or_init(|| RunningEngine { engine, clock, linker }))
+        Ok(place.get_or_init(|| RunningEngine {
+            engine,
+            clock,
+            linker,
+        }))
     }
 }
 

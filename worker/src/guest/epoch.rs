@@ -56,9 +56,17 @@ impl Ticker {
             stop: AtomicBool::new(false),
         });
         let ticking = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("wess-epoch".into()).spawn(move || ticking.run())?;
-        let stop = StopOnDrop { shared: Arc::clone(&shared), thread: Some(thread) };
-        Ok(Self { shared, _thread: Arc::new(stop) })
+        let thread = std::thread::Builder::new()
+            .name("wess-epoch".into())
+            .spawn(move || ticking.run())?;
+        let stop = StopOnDrop {
+            shared: Arc::clone(&shared),
+            thread: Some(thread),
+        };
+        Ok(Self {
+            shared,
+            _thread: Arc::new(stop),
+        })
     }
 
     /// Advances this engine's epoch too, whenever it has guests.
@@ -66,7 +74,10 @@ impl Ticker {
         let guests = Arc::new(AtomicUsize::new(0));
         let mut engines = self.shared.engines.lock().unwrap_or_else(PoisonError::into_inner);
         engines.push((engine.weak(), Arc::clone(&guests)));
-        EngineClock { guests, ticker: self.clone() }
+        EngineClock {
+            guests,
+            ticker: self.clone(),
+        }
     }
 
     fn wake(&self) {
@@ -130,7 +141,9 @@ impl EngineClock {
     pub fn enter(&self) -> Running {
         self.guests.fetch_add(1, Ordering::SeqCst);
         self.ticker.wake();
-        Running { guests: Arc::clone(&self.guests) }
+        Running {
+            guests: Arc::clone(&self.guests),
+        }
     }
 }
 
@@ -156,7 +169,10 @@ pub(super) fn note_overstay() {
 }
 
 /// Polls a guest's future and says whether it came back because the guest burned through its ticks.
-pub fn poll_noting_overstay<F: Future + ?Sized>(future: Pin<&mut F>, context: &mut Context<'_>) -> (Poll<F::Output>, bool) {
+pub fn poll_noting_overstay<F: Future + ?Sized>(
+    future: Pin<&mut F>,
+    context: &mut Context<'_>,
+) -> (Poll<F::Output>, bool) {
     OVERSTAYED.set(false);
     let polled = future.poll(context);
     (polled, OVERSTAYED.replace(false))

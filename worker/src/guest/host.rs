@@ -68,7 +68,11 @@ pub(super) enum HostFault {
     #[error("the module exports no memory for host calls to use")]
     NoMemory,
     #[error("{what} is {bytes} bytes, but may have at most {most}")]
-    StateTooLarge { what: &'static str, bytes: usize, most: usize },
+    StateTooLarge {
+        what: &'static str,
+        bytes: usize,
+        most: usize,
+    },
     #[error("the output is larger than {0} bytes")]
     OutputTooLarge(usize),
     #[error("the run's deadline has passed")]
@@ -88,7 +92,15 @@ pub(super) struct GuestState {
 
 impl GuestState {
     pub fn new(limiter: GuestLimiter, deadline: Instant, output_limit: usize, log: GuestLog) -> Self {
-        Self { limiter, deadline, wasi: None, output: None, output_limit, log, last_state: Bytes::new() }
+        Self {
+            limiter,
+            deadline,
+            wasi: None,
+            output: None,
+            output_limit,
+            log,
+            last_state: Bytes::new(),
+        }
     }
 }
 
@@ -101,7 +113,10 @@ pub(super) struct GuestLog {
 
 impl GuestLog {
     pub fn new(host: std::sync::Arc<dyn Host>) -> Self {
-        Self { host, left: std::sync::Arc::new(MAX_LOG_BYTES.into()) }
+        Self {
+            host,
+            left: std::sync::Arc::new(MAX_LOG_BYTES.into()),
+        }
     }
 
     /// Passes on the lines of a text while there is room, and says once when there is none left.
@@ -117,7 +132,8 @@ impl GuestLog {
                 }
                 None if left > 0 => {
                     self.left.store(0, Relaxed);
-                    self.host.log(stream, "(this run has logged too much; the rest is dropped)");
+                    self.host
+                        .log(stream, "(this run has logged too much; the rest is dropped)");
                 }
                 None => return,
             }
@@ -133,9 +149,13 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
     linker.func_wrap("host", "log", log)?;
     linker.func_wrap("host", "set_output", set_output)?;
-    linker.func_wrap_async("host", "get_state", |caller: HostCaller<'_>, (key, key_len): (u32, u32)| {
-        Box::new(get_state(caller, key, key_len)) as Async<'_, i32>
-    })?;
+    linker.func_wrap_async(
+        "host",
+        "get_state",
+        |caller: HostCaller<'_>, (key, key_len): (u32, u32)| {
+            Box::new(get_state(caller, key, key_len)) as Async<'_, i32>
+        },
+    )?;
     linker.func_wrap("host", "read_state", read_state)?;
     linker.func_wrap_async(
         "host",
@@ -144,11 +164,18 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
             Box::new(set_state(caller, key, key_len, value, value_len)) as Async<'_, ()>
         },
     )?;
-    linker.func_wrap_async("host", "delete_state", |caller: HostCaller<'_>, (key, key_len): (u32, u32)| {
-        Box::new(delete_state(caller, key, key_len)) as Async<'_, ()>
-    })?;
+    linker.func_wrap_async(
+        "host",
+        "delete_state",
+        |caller: HostCaller<'_>, (key, key_len): (u32, u32)| {
+            Box::new(delete_state(caller, key, key_len)) as Async<'_, ()>
+        },
+    )?;
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut GuestState| {
-        state.wasi.as_mut().expect("a module that imports WASI is prepared with a WASI context")
+        state
+            .wasi
+            .as_mut()
+            .expect("a module that imports WASI is prepared with a WASI context")
     })?;
     Ok(linker)
 }
@@ -175,7 +202,10 @@ async fn get_state(mut caller: HostCaller<'_>, key: u32, key_len: u32) -> wasmti
     let key = state_key(&mut caller, key, key_len, "get_state")?;
     let host = std::sync::Arc::clone(&caller.data().log.host);
     let value = host.get_state(&key).await?;
-    let length = value.as_ref().and_then(|value| i32::try_from(value.len()).ok()).unwrap_or(-1);
+    let length = value
+        .as_ref()
+        .and_then(|value| i32::try_from(value.len()).ok())
+        .unwrap_or(-1);
     caller.data_mut().last_state = value.unwrap_or_default();
     Ok(length)
 }
@@ -190,7 +220,13 @@ fn read_state(mut caller: HostCaller<'_>, target: u32, capacity: u32) -> wasmtim
     Ok(length as u32)
 }
 
-async fn set_state(mut caller: HostCaller<'_>, key: u32, key_len: u32, value: u32, value_len: u32) -> wasmtime::Result<()> {
+async fn set_state(
+    mut caller: HostCaller<'_>,
+    key: u32,
+    key_len: u32,
+    value: u32,
+    value_len: u32,
+) -> wasmtime::Result<()> {
     let key = state_key(&mut caller, key, key_len, "set_state")?;
     let memory = memory_of(&mut caller)?;
     let value = slice(memory.data(&caller), value, value_len, "set_state")?;
@@ -206,7 +242,12 @@ async fn delete_state(mut caller: HostCaller<'_>, key: u32, key_len: u32) -> was
     Ok(host.delete_state(&key).await?)
 }
 
-fn state_key(caller: &mut HostCaller<'_>, key: u32, len: u32, call: &'static str) -> wasmtime::Result<Vec<u8>> {
+fn state_key(
+    caller: &mut HostCaller<'_>,
+    key: u32,
+    len: u32,
+    call: &'static str,
+) -> wasmtime::Result<Vec<u8>> {
     let memory = memory_of(caller)?;
     let key = slice(memory.data(&caller), key, len, call)?;
     check_size("a state key", key.len(), MAX_STATE_KEY_BYTES)?;
@@ -214,11 +255,18 @@ fn state_key(caller: &mut HostCaller<'_>, key: u32, len: u32, call: &'static str
 }
 
 fn check_size(what: &'static str, bytes: usize, most: usize) -> Result<(), HostFault> {
-    if bytes > most { Err(HostFault::StateTooLarge { what, bytes, most }) } else { Ok(()) }
+    if bytes > most {
+        Err(HostFault::StateTooLarge { what, bytes, most })
+    } else {
+        Ok(())
+    }
 }
 
 fn memory_of(caller: &mut HostCaller<'_>) -> Result<Memory, HostFault> {
-    caller.get_export("memory").and_then(Extern::into_memory).ok_or(HostFault::NoMemory)
+    caller
+        .get_export("memory")
+        .and_then(Extern::into_memory)
+        .ok_or(HostFault::NoMemory)
 }
 
 /// The part of a memory of `size` bytes that a guest's pointer and length name.
@@ -231,7 +279,12 @@ fn range(size: usize, start: u32, len: u32, call: &'static str) -> Result<std::o
 }
 
 /// The bytes that a guest's pointer and length name.
-pub(super) fn slice<'a>(memory: &'a [u8], start: u32, len: u32, call: &'static str) -> Result<&'a [u8], HostFault> {
+pub(super) fn slice<'a>(
+    memory: &'a [u8],
+    start: u32,
+    len: u32,
+    call: &'static str,
+) -> Result<&'a [u8], HostFault> {
     Ok(&memory[range(memory.len(), start, len, call)?])
 }
 
@@ -243,7 +296,14 @@ mod tests {
     fn pointers_may_reach_the_end_of_memory_and_not_past_it() {
         assert_eq!(range(10, 0, 10, "x").unwrap(), 0..10);
         assert_eq!(range(10, 10, 0, "x").unwrap(), 10..10);
-        for (start, len) in [(10, 1), (11, 0), (0, 11), (u32::MAX, 1), (1, u32::MAX), (u32::MAX, u32::MAX)] {
+        for (start, len) in [
+            (10, 1),
+            (11, 0),
+            (0, 11),
+            (u32::MAX, 1),
+            (1, u32::MAX),
+            (u32::MAX, u32::MAX),
+        ] {
             assert_eq!(range(10, start, len, "x"), Err(HostFault::OutOfBounds("x")));
         }
     }

@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 
 use wasmparser::{
-    CompositeInnerType, Encoding, ExternalKind, FuncType, Imports, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures,
+    CompositeInnerType, Encoding, ExternalKind, FuncType, Imports, Parser, Payload, TypeRef, ValType,
+    Validator, WasmFeatures,
 };
 use wess_schemas::module::{Abi, FunctionExport, ValueType};
 
@@ -52,7 +53,10 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspection, ModuleRefused> {
     validate(wasm)?;
     let outline = Outline::read(wasm)?;
     let abi = outline.abi()?;
-    Ok(Inspection { abi, exports: outline.exports })
+    Ok(Inspection {
+        abi,
+        exports: outline.exports,
+    })
 }
 
 /// Tells a person what their file is when it is not WebAssembly at all.
@@ -70,14 +74,19 @@ fn check_magic(wasm: &[u8]) -> Result<(), ModuleRefused> {
         text if std::str::from_utf8(text).is_ok() => "text",
         _ => "something without WebAssembly's magic number",
     };
-    Err(ModuleRefused::Invalid(format!("this is not a WebAssembly module but {what}")))
+    Err(ModuleRefused::Invalid(format!(
+        "this is not a WebAssembly module but {what}"
+    )))
 }
 
 fn check_layer(wasm: &[u8]) -> Result<(), ModuleRefused> {
     match Parser::new(0).parse_all(wasm).next() {
-        Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => {
-            Err(unsupported("this is a component; only core modules are supported"))
-        }
+        Some(Ok(Payload::Version {
+            encoding: Encoding::Component,
+            ..
+        })) => Err(unsupported(
+            "this is a component; only core modules are supported",
+        )),
         _ => Ok(()),
     }
 }
@@ -87,11 +96,18 @@ fn validate(wasm: &[u8]) -> Result<(), ModuleRefused> {
     let Err(error) = Validator::new_with_features(accepted).validate_all(wasm) else {
         return Ok(());
     };
-    if Validator::new_with_features(WasmFeatures::all()).validate_all(wasm).is_err() {
-        return Err(ModuleRefused::Invalid(format!("this is not a valid WebAssembly module: {error}")));
+    if Validator::new_with_features(WasmFeatures::all())
+        .validate_all(wasm)
+        .is_err()
+    {
+        return Err(ModuleRefused::Invalid(format!(
+            "this is not a valid WebAssembly module: {error}"
+        )));
     }
     let needed = refused_proposals().find(|(_, features)| {
-        Validator::new_with_features(accepted | *features).validate_all(wasm).is_ok()
+        Validator::new_with_features(accepted | *features)
+            .validate_all(wasm)
+            .is_ok()
     });
     Err(unsupported(match needed {
         Some((name, _)) => format!("the module needs the proposal {name}, which is not supported: {error}"),
@@ -105,10 +121,19 @@ fn refused_proposals() -> impl Iterator<Item = (&'static str, WasmFeatures)> {
         ("threads", WasmFeatures::THREADS),
         ("memory64", WasmFeatures::MEMORY64),
         ("multi-memory", WasmFeatures::MULTI_MEMORY),
-        ("exception-handling", WasmFeatures::EXCEPTIONS | WasmFeatures::LEGACY_EXCEPTIONS),
+        (
+            "exception-handling",
+            WasmFeatures::EXCEPTIONS | WasmFeatures::LEGACY_EXCEPTIONS,
+        ),
         ("function-references", WasmFeatures::FUNCTION_REFERENCES),
-        ("gc", WasmFeatures::GC | WasmFeatures::GC_TYPES | WasmFeatures::FUNCTION_REFERENCES),
-        ("stack-switching", WasmFeatures::STACK_SWITCHING | WasmFeatures::FUNCTION_REFERENCES | WasmFeatures::EXCEPTIONS),
+        (
+            "gc",
+            WasmFeatures::GC | WasmFeatures::GC_TYPES | WasmFeatures::FUNCTION_REFERENCES,
+        ),
+        (
+            "stack-switching",
+            WasmFeatures::STACK_SWITCHING | WasmFeatures::FUNCTION_REFERENCES | WasmFeatures::EXCEPTIONS,
+        ),
         ("wide-arithmetic", WasmFeatures::WIDE_ARITHMETIC),
         ("custom-page-sizes", WasmFeatures::CUSTOM_PAGE_SIZES),
     ]
@@ -140,16 +165,20 @@ impl Outline {
         match payload {
             Payload::TypeSection(section) => {
                 for group in section {
-                    self.types.extend(group.map_err(invalid)?.types().map(|ty| match &ty.composite_type.inner {
-                        CompositeInnerType::Func(func) => Some(func.clone()),
-                        _ => None,
-                    }));
+                    self.types.extend(group.map_err(invalid)?.types().map(
+                        |ty| match &ty.composite_type.inner {
+                            CompositeInnerType::Func(func) => Some(func.clone()),
+                            _ => None,
+                        },
+                    ));
                 }
             }
             Payload::ImportSection(section) => {
                 for imports in section {
                     let Imports::Single(_, import) = imports.map_err(invalid)? else {
-                        return Err(unsupported("the module needs compact imports, which are not supported"));
+                        return Err(unsupported(
+                            "the module needs compact imports, which are not supported",
+                        ));
                     };
                     self.take_import(import.module, import.name, &import.ty)?;
                 }
@@ -186,16 +215,22 @@ impl Outline {
 
     fn take_import(&mut self, module: &str, name: &str, ty: &TypeRef) -> Result<(), ModuleRefused> {
         let TypeRef::Func(index) = ty else {
-            return Err(unsupported(format!("the module imports {module}.{name}, which is not a function")));
+            return Err(unsupported(format!(
+                "the module imports {module}.{name}, which is not a function"
+            )));
         };
         let signature = self.signature(*index);
         if !is_known_import(module, name) {
-            return Err(unsupported(format!("the module imports {module}.{name}, which does not exist here")));
+            return Err(unsupported(format!(
+                "the module imports {module}.{name}, which does not exist here"
+            )));
         }
         if let (true, Some((params, results))) = (module == "host", signature)
             && !plugin::import_has_signature(name, &params, &results)
         {
-            return Err(unsupported(format!("the module imports {module}.{name} with another signature than it has")));
+            return Err(unsupported(format!(
+                "the module imports {module}.{name} with another signature than it has"
+            )));
         }
         self.function_types.push(*index);
         self.imported_functions += 1;
@@ -207,14 +242,26 @@ impl Outline {
             ExternalKind::Memory => self.exports_memory |= name == "memory",
             ExternalKind::Func => {
                 if name.is_empty() || name.len() > MAX_EXPORT_NAME_BYTES || name.contains(char::is_control) {
-                    return Err(unsupported("the module exports a function whose name is empty, too long or unprintable"));
+                    return Err(unsupported(
+                        "the module exports a function whose name is empty, too long or unprintable",
+                    ));
                 }
                 if self.exports.len() == MAX_EXPORTS {
-                    return Err(unsupported(format!("the module exports more than {MAX_EXPORTS} functions")));
+                    return Err(unsupported(format!(
+                        "the module exports more than {MAX_EXPORTS} functions"
+                    )));
                 }
-                let ty = self.function_types.get(index as usize).copied().unwrap_or(u32::MAX);
+                let ty = self
+                    .function_types
+                    .get(index as usize)
+                    .copied()
+                    .unwrap_or(u32::MAX);
                 let (params, results) = self.signature(ty).unwrap_or_default();
-                self.exports.push(FunctionExport { name: name.into(), params, results });
+                self.exports.push(FunctionExport {
+                    name: name.into(),
+                    params,
+                    results,
+                });
             }
             _ => {}
         }
@@ -229,14 +276,25 @@ impl Outline {
 
     /// Decides how the module is called.
     fn abi(&self) -> Result<Abi, ModuleRefused> {
-        let by_name: HashMap<&str, &FunctionExport> = self.exports.iter().map(|e| (e.name.as_str(), e)).collect();
+        let by_name: HashMap<&str, &FunctionExport> =
+            self.exports.iter().map(|e| (e.name.as_str(), e)).collect();
         if let Some(start) = by_name.get("_start") {
-            return match (start.params.is_empty(), start.results.is_empty(), self.exports_memory) {
+            return match (
+                start.params.is_empty(),
+                start.results.is_empty(),
+                self.exports_memory,
+            ) {
                 (true, true, _) => Ok(Abi::Command),
-                _ => Err(unsupported("the module exports _start, but not as a function without parameters and results")),
+                _ => Err(unsupported(
+                    "the module exports _start, but not as a function without parameters and results",
+                )),
             };
         }
-        if self.exports_memory && by_name.get("process").is_some_and(|process| plugin::is_entry(process)) {
+        if self.exports_memory
+            && by_name
+                .get("process")
+                .is_some_and(|process| plugin::is_entry(process))
+        {
             return Ok(Abi::Plugin);
         }
         if by_name.keys().any(|name| *name != "_initialize") {
@@ -257,13 +315,52 @@ fn is_known_import(module: &str, name: &str) -> bool {
 
 /// Every function of WASI preview 1.
 const WASI_PREVIEW1: &[&str] = &[
-    "args_get", "args_sizes_get", "clock_res_get", "clock_time_get", "environ_get", "environ_sizes_get", "fd_advise",
-    "fd_allocate", "fd_close", "fd_datasync", "fd_fdstat_get", "fd_fdstat_set_flags", "fd_fdstat_set_rights",
-    "fd_filestat_get", "fd_filestat_set_size", "fd_filestat_set_times", "fd_pread", "fd_prestat_dir_name", "fd_prestat_get",
-    "fd_pwrite", "fd_read", "fd_readdir", "fd_renumber", "fd_seek", "fd_sync", "fd_tell", "fd_write",
-    "path_create_directory", "path_filestat_get", "path_filestat_set_times", "path_link", "path_open", "path_readlink",
-    "path_remove_directory", "path_rename", "path_symlink", "path_unlink_file", "poll_oneoff", "proc_exit", "proc_raise",
-    "random_get", "sched_yield", "sock_accept", "sock_recv", "sock_send", "sock_shutdown",
+    "args_get",
+    "args_sizes_get",
+    "clock_res_get",
+    "clock_time_get",
+    "environ_get",
+    "environ_sizes_get",
+    "fd_advise",
+    "fd_allocate",
+    "fd_close",
+    "fd_datasync",
+    "fd_fdstat_get",
+    "fd_fdstat_set_flags",
+    "fd_fdstat_set_rights",
+    "fd_filestat_get",
+    "fd_filestat_set_size",
+    "fd_filestat_set_times",
+    "fd_pread",
+    "fd_prestat_dir_name",
+    "fd_prestat_get",
+    "fd_pwrite",
+    "fd_read",
+    "fd_readdir",
+    "fd_renumber",
+    "fd_seek",
+    "fd_sync",
+    "fd_tell",
+    "fd_write",
+    "path_create_directory",
+    "path_filestat_get",
+    "path_filestat_set_times",
+    "path_link",
+    "path_open",
+    "path_readlink",
+    "path_remove_directory",
+    "path_rename",
+    "path_symlink",
+    "path_unlink_file",
+    "poll_oneoff",
+    "proc_exit",
+    "proc_raise",
+    "random_get",
+    "sched_yield",
+    "sock_accept",
+    "sock_recv",
+    "sock_send",
+    "sock_shutdown",
 ];
 
 fn value_type(ty: &ValType) -> ValueType {
@@ -279,7 +376,8 @@ fn value_type(ty: &ValType) -> ValueType {
 
 fn check_memory(initial_pages: u64) -> Result<(), ModuleRefused> {
     if initial_pages > MAX_MEMORY_PAGES {
-        let text = format!("the module starts with {initial_pages} pages of memory; {MAX_MEMORY_PAGES} is the most");
+        let text =
+            format!("the module starts with {initial_pages} pages of memory; {MAX_MEMORY_PAGES} is the most");
         return Err(unsupported(text));
     }
     Ok(())
@@ -287,7 +385,8 @@ fn check_memory(initial_pages: u64) -> Result<(), ModuleRefused> {
 
 fn check_table(initial: u64) -> Result<(), ModuleRefused> {
     if initial > MAX_TABLE_ELEMENTS as u64 {
-        let text = format!("the module starts with a table of {initial} elements; {MAX_TABLE_ELEMENTS} is the most");
+        let text =
+            format!("the module starts with a table of {initial} elements; {MAX_TABLE_ELEMENTS} is the most");
         return Err(unsupported(text));
     }
     Ok(())
@@ -295,7 +394,9 @@ fn check_table(initial: u64) -> Result<(), ModuleRefused> {
 
 fn check_body(index: u32, bytes: usize) -> Result<(), ModuleRefused> {
     if bytes > MAX_FUNCTION_BYTES {
-        return Err(unsupported(format!("function {index} is {bytes} bytes long; {MAX_FUNCTION_BYTES} is the most")));
+        return Err(unsupported(format!(
+            "function {index} is {bytes} bytes long; {MAX_FUNCTION_BYTES} is the most"
+        )));
     }
     Ok(())
 }

@@ -49,15 +49,29 @@ pub async fn invoke(prepared: Arc<Prepared>, run: Run) -> Ending {
         GuestFault::DeadlineExceeded(_) => GuestFault::DeadlineExceeded(run.limits.timeout_ms),
         fault => fault,
     });
-    let fuel = run.limits.fuel.zip(store.get_fuel().ok()).map(|(given, left)| given.saturating_sub(left));
+    let fuel = run
+        .limits
+        .fuel
+        .zip(store.get_fuel().ok())
+        .map(|(given, left)| given.saturating_sub(left));
     let memory_peak_bytes = store.data().limiter.peak_bytes();
-    Ending { result, run_us: started.elapsed().as_micros() as u64, fuel, memory_peak_bytes }
+    Ending {
+        result,
+        run_us: started.elapsed().as_micros() as u64,
+        fuel,
+        memory_peak_bytes,
+    }
 }
 
 fn store(prepared: &Prepared, run: &Run, deadline: Instant) -> Store<GuestState> {
     let limiter = GuestLimiter::new(run.limits.memory_bytes, Arc::clone(&run.budget));
     let output_limit = usize::try_from(run.limits.output_bytes).unwrap_or(usize::MAX);
-    let state = GuestState::new(limiter, deadline, output_limit, GuestLog::new(Arc::clone(&run.host)));
+    let state = GuestState::new(
+        limiter,
+        deadline,
+        output_limit,
+        GuestLog::new(Arc::clone(&run.host)),
+    );
     let mut store = Store::new(prepared.engine(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(FIRST_TICKS);

@@ -20,7 +20,10 @@ pub struct MemoryBudget {
 impl MemoryBudget {
     /// A budget of so many bytes.
     pub fn new(limit_bytes: u64) -> Arc<Self> {
-        Arc::new(Self { limit_bytes, used_bytes: AtomicU64::new(0) })
+        Arc::new(Self {
+            limit_bytes,
+            used_bytes: AtomicU64::new(0),
+        })
     }
 
     /// What guests hold now, in bytes.
@@ -67,7 +70,13 @@ pub(super) struct GuestLimiter {
 
 impl GuestLimiter {
     pub fn new(limit_bytes: u64, budget: Arc<MemoryBudget>) -> Self {
-        Self { limit_bytes, held_bytes: 0, peak_bytes: 0, refused: None, budget }
+        Self {
+            limit_bytes,
+            held_bytes: 0,
+            peak_bytes: 0,
+            refused: None,
+            budget,
+        }
     }
 
     /// Most linear memory held at once, in bytes.
@@ -102,7 +111,12 @@ impl Drop for GuestLimiter {
 }
 
 impl ResourceLimiter for GuestLimiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let more_bytes = desired.saturating_sub(current) as u64;
         let within_limit = self.held_bytes.saturating_add(more_bytes) <= self.limit_bytes;
         if within_limit && maximum.is_some_and(|maximum| desired > maximum) {
@@ -112,7 +126,12 @@ impl ResourceLimiter for GuestLimiter {
         Ok(self.grow_by(more_bytes))
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         Ok(desired <= maximum.unwrap_or(usize::MAX).min(MAX_TABLE_ELEMENTS))
     }
 }
@@ -131,7 +150,10 @@ mod tests {
         let mut second = GuestLimiter::new(80, Arc::clone(&budget));
         assert!(second.memory_growing(0, 20, None).unwrap());
         assert!(!second.memory_growing(20, 21, None).unwrap());
-        assert_eq!((second.refused(), second.peak_bytes()), (Some(Refused::Budget), 20));
+        assert_eq!(
+            (second.refused(), second.peak_bytes()),
+            (Some(Refused::Budget), 20)
+        );
         drop(first);
         assert!(second.memory_growing(20, 21, None).unwrap());
         drop(second);

@@ -28,7 +28,10 @@ pub(super) struct OutputSink {
 
 impl OutputSink {
     pub fn new(limit_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { limit_bytes, written: Mutex::default() })
+        Arc::new(Self {
+            limit_bytes,
+            written: Mutex::default(),
+        })
     }
 
     /// Takes out what has been written.
@@ -63,13 +66,17 @@ const MAX_UNFINISHED_BYTES: usize = 8 << 10;
 
 impl LineSink {
     pub fn new(log: GuestLog) -> Arc<Self> {
-        Arc::new(Self { log, unfinished: Mutex::default() })
+        Arc::new(Self {
+            log,
+            unfinished: Mutex::default(),
+        })
     }
 
     /// Logs the last line, which may lack its end.
     pub fn flush(&self) {
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-        self.log.write(LogStream::Stderr, &std::mem::take(&mut *unfinished));
+        self.log
+            .write(LogStream::Stderr, &std::mem::take(&mut *unfinished));
     }
 }
 
@@ -121,7 +128,9 @@ impl<S: Sink> Pollable for Pipe<S> {
 
 impl<S: Sink> OutputStream for Pipe<S> {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        self.0.take(&bytes).map_err(|fault| StreamError::Trap(fault.into()))
+        self.0
+            .take(&bytes)
+            .map_err(|fault| StreamError::Trap(fault.into()))
     }
 
     fn flush(&mut self) -> Result<(), StreamError> {

@@ -31,11 +31,17 @@ impl CommandPlan {
         let mut argv = vec![argv0.to_owned()];
         for (at, arg) in call.args.into_iter().flatten().enumerate() {
             argv.push(argument(arg).ok_or_else(|| {
-                let message = format!("args[{at}] must be text or a number, without NUL: it becomes an argument of a command");
+                let message = format!(
+                    "args[{at}] must be text or a number, without NUL: it becomes an argument of a command"
+                );
                 ErrorBody::new(ErrorCode::InvalidArguments, message).with("argument", at)
             })?);
         }
-        Ok(Self { argv, env: call.env, stdin: call.input.unwrap_or_default() })
+        Ok(Self {
+            argv,
+            env: call.env,
+            stdin: call.input.unwrap_or_default(),
+        })
     }
 
     pub(in crate::guest) async fn run(
@@ -57,14 +63,21 @@ impl CommandPlan {
         let ended = run_start(store, prepared).await;
         stderr.flush();
         let exit_code = ended?;
-        Ok(Answer { output: Some(stdout.take_written()), exit_code: Some(exit_code), results: None })
+        Ok(Answer {
+            output: Some(stdout.take_written()),
+            exit_code: Some(exit_code),
+            results: None,
+        })
     }
 }
 
 async fn run_start(store: &mut Store<GuestState>, prepared: &Prepared) -> Result<i32, GuestFault> {
     let exited = async {
         let instance = prepared.instantiate_bare(store).await?;
-        instance.get_typed_func::<(), ()>(&mut *store, ENTRY)?.call_async(&mut *store, ()).await
+        instance
+            .get_typed_func::<(), ()>(&mut *store, ENTRY)?
+            .call_async(&mut *store, ())
+            .await
     };
     match exited.await {
         Ok(()) => Ok(0),

@@ -47,14 +47,21 @@ impl Plan {
     }
 
     /// Fits a call to a module of this ABI and these exports; `argv0` is what a command sees as its name.
-    pub fn new(abi: Abi, exports: &[FunctionExport], argv0: &str, call: CallInput) -> Result<Self, ErrorBody> {
+    pub fn new(
+        abi: Abi,
+        exports: &[FunctionExport],
+        argv0: &str,
+        call: CallInput,
+    ) -> Result<Self, ErrorBody> {
         let export = match &call.function {
             Some(function) => find(exports, function.as_str())?,
             None => entry(abi, exports)?,
         };
         let is_entry = |entry: &str| export.name == entry;
         match abi {
-            Abi::Command if is_entry(command::ENTRY) => command::CommandPlan::new(argv0, call).map(Self::Command),
+            Abi::Command if is_entry(command::ENTRY) => {
+                command::CommandPlan::new(argv0, call).map(Self::Command)
+            }
             Abi::Plugin if plugin::is_entry(export) && call.args.is_none() => {
                 Ok(Self::Plugin(plugin::PluginPlan::new(export, call)))
             }
@@ -64,10 +71,16 @@ impl Plan {
 }
 
 fn find<'a>(exports: &'a [FunctionExport], function: &str) -> Result<&'a FunctionExport, ErrorBody> {
-    exports.iter().find(|export| export.name == function).ok_or_else(|| {
-        let message = format!("the module has no function {function:?}; it has {}", listed(exports));
-        ErrorBody::new(ErrorCode::FunctionNotFound, message)
-    })
+    exports
+        .iter()
+        .find(|export| export.name == function)
+        .ok_or_else(|| {
+            let message = format!(
+                "the module has no function {function:?}; it has {}",
+                listed(exports)
+            );
+            ErrorBody::new(ErrorCode::FunctionNotFound, message)
+        })
 }
 
 /// The function that a call without a function means.
@@ -80,7 +93,10 @@ fn entry(abi: Abi, exports: &[FunctionExport]) -> Result<&FunctionExport, ErrorB
             return match (callable.next(), callable.next()) {
                 (Some(only), None) => Ok(only),
                 _ => {
-                    let message = format!("the module has several functions, name one of {}", listed(exports));
+                    let message = format!(
+                        "the module has several functions, name one of {}",
+                        listed(exports)
+                    );
                     Err(ErrorBody::new(ErrorCode::InvalidRequest, message))
                 }
             };
@@ -95,7 +111,11 @@ pub(super) const INITIALIZE: &str = "_initialize";
 /// The first few names, for a message.
 fn listed(exports: &[FunctionExport]) -> String {
     const SHOWN: usize = 10;
-    let names: Vec<&str> = exports.iter().take(SHOWN).map(|export| export.name.as_str()).collect();
+    let names: Vec<&str> = exports
+        .iter()
+        .take(SHOWN)
+        .map(|export| export.name.as_str())
+        .collect();
     let more = if exports.len() > SHOWN { ", …" } else { "" };
     format!("{}{more}", names.join(", "))
 }

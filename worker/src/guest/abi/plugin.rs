@@ -28,25 +28,56 @@ pub struct HostImport {
 
 /// Every import of the module `host`.
 pub const IMPORTS: &[HostImport] = &[
-    HostImport { name: "log", params: 2, returns: false },
-    HostImport { name: "set_output", params: 2, returns: false },
-    HostImport { name: "get_state", params: 2, returns: true },
-    HostImport { name: "read_state", params: 2, returns: true },
-    HostImport { name: "set_state", params: 4, returns: false },
-    HostImport { name: "delete_state", params: 2, returns: false },
+    HostImport {
+        name: "log",
+        params: 2,
+        returns: false,
+    },
+    HostImport {
+        name: "set_output",
+        params: 2,
+        returns: false,
+    },
+    HostImport {
+        name: "get_state",
+        params: 2,
+        returns: true,
+    },
+    HostImport {
+        name: "read_state",
+        params: 2,
+        returns: true,
+    },
+    HostImport {
+        name: "set_state",
+        params: 4,
+        returns: false,
+    },
+    HostImport {
+        name: "delete_state",
+        params: 2,
+        returns: false,
+    },
 ];
 
 /// Whether an import of `host` has the signature that it is defined with.
 pub fn import_has_signature(name: &str, params: &[ValueType], results: &[ValueType]) -> bool {
     let all_i32 = params.iter().chain(results).all(|ty| *ty == ValueType::I32);
     IMPORTS.iter().any(|import| {
-        import.name == name && all_i32 && import.params == params.len() && usize::from(import.returns) == results.len()
+        import.name == name
+            && all_i32
+            && import.params == params.len()
+            && usize::from(import.returns) == results.len()
     })
 }
 
 /// Whether a function has the signature of a plugin's entry: `(ptr, len) -> i32` or `(ptr, len, env_ptr, env_len) -> i32`.
 pub fn is_entry(export: &FunctionExport) -> bool {
-    let all_i32 = export.params.iter().chain(&export.results).all(|ty| *ty == ValueType::I32);
+    let all_i32 = export
+        .params
+        .iter()
+        .chain(&export.results)
+        .all(|ty| *ty == ValueType::I32);
     all_i32 && export.results.len() == 1 && matches!(export.params.len(), 2 | 4)
 }
 
@@ -62,7 +93,11 @@ pub struct PluginPlan {
 impl PluginPlan {
     pub(super) fn new(export: &FunctionExport, call: CallInput) -> Self {
         let env = (export.params.len() == 4).then(|| serde_json::json!(call.env).to_string().into_bytes());
-        Self { function: export.name.clone(), input: call.input.unwrap_or_default(), env }
+        Self {
+            function: export.name.clone(),
+            input: call.input.unwrap_or_default(),
+            env,
+        }
     }
 
     pub(in crate::guest) async fn run(
@@ -80,12 +115,19 @@ impl PluginPlan {
             }
             Some(env) => {
                 let env = place(store, prepared, &instance, memory, env).await?;
-                let process = instance.get_typed_func::<(u32, u32, u32, u32), i32>(&mut *store, &self.function)?;
-                process.call_async(&mut *store, (input.start, input.len, env.start, env.len)).await?
+                let process =
+                    instance.get_typed_func::<(u32, u32, u32, u32), i32>(&mut *store, &self.function)?;
+                process
+                    .call_async(&mut *store, (input.start, input.len, env.start, env.len))
+                    .await?
             }
         };
         let output = output(store, prepared, &instance, memory, input).await?;
-        Ok(Answer { output: Some(output), exit_code: Some(exit_code), results: None })
+        Ok(Answer {
+            output: Some(output),
+            exit_code: Some(exit_code),
+            results: None,
+        })
     }
 }
 
@@ -142,7 +184,10 @@ async fn output(
     let region = match prepared.output_getters(instance, store) {
         Some((get_start, get_len)) => {
             let start = get_start.call_async(&mut *store, ()).await?;
-            Region { start, len: get_len.call_async(&mut *store, ()).await? }
+            Region {
+                start,
+                len: get_len.call_async(&mut *store, ()).await?,
+            }
         }
         None => input,
     };

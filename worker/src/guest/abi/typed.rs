@@ -26,8 +26,17 @@ pub struct TypedPlan {
 impl TypedPlan {
     /// Checks a call's arguments against a signature.
     pub(super) fn new(export: &FunctionExport, call: CallInput) -> Result<Self, ErrorBody> {
-        if let Some(foreign) = export.params.iter().chain(&export.results).find(|ty| !ty.is_number()) {
-            let message = format!("the function {:?} has a {} in its signature", export.name, foreign.as_str());
+        if let Some(foreign) = export
+            .params
+            .iter()
+            .chain(&export.results)
+            .find(|ty| !ty.is_number())
+        {
+            let message = format!(
+                "the function {:?} has a {} in its signature",
+                export.name,
+                foreign.as_str()
+            );
             return Err(ErrorBody::new(ErrorCode::Unsupported, message));
         }
         let args = arguments(call)?;
@@ -42,8 +51,14 @@ impl TypedPlan {
             return Err(ErrorBody::new(ErrorCode::InvalidArguments, message));
         }
         let params = args.iter().zip(&export.params).enumerate();
-        let params = params.map(|(at, (arg, ty))| to_val(arg, *ty).map_err(|why| misfit(at, &why))).collect::<Result<_, _>>()?;
-        Ok(Self { function: export.name.clone(), params, results: export.results.len() })
+        let params = params
+            .map(|(at, (arg, ty))| to_val(arg, *ty).map_err(|why| misfit(at, &why)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            function: export.name.clone(),
+            params,
+            results: export.results.len(),
+        })
     }
 
     pub(in crate::guest) async fn run(
@@ -52,11 +67,18 @@ impl TypedPlan {
         prepared: &Prepared,
     ) -> Result<Answer, GuestFault> {
         let instance = prepared.instantiate(store).await?;
-        let function = instance.get_func(&mut *store, &self.function).ok_or(GuestFault::Mismatch)?;
+        let function = instance
+            .get_func(&mut *store, &self.function)
+            .ok_or(GuestFault::Mismatch)?;
         let mut results = vec![Val::I32(0); self.results];
-        function.call_async(&mut *store, &self.params, &mut results).await?;
+        function
+            .call_async(&mut *store, &self.params, &mut results)
+            .await?;
         let results = results.iter().map(from_val).collect();
-        Ok(Answer { results: Some(results), ..Answer::default() })
+        Ok(Answer {
+            results: Some(results),
+            ..Answer::default()
+        })
     }
 }
 
@@ -69,14 +91,17 @@ fn signature(types: &[ValueType]) -> String {
 fn arguments(call: CallInput) -> Result<Vec<Value>, ErrorBody> {
     let invalid = |message: &str| Err(ErrorBody::new(ErrorCode::InvalidArguments, message));
     match (call.args, call.input) {
-        (Some(_), Some(input)) if !input.is_empty() => {
-            Err(ErrorBody::new(ErrorCode::InvalidRequest, "args and input exclude each other for a typed function"))
-        }
+        (Some(_), Some(input)) if !input.is_empty() => Err(ErrorBody::new(
+            ErrorCode::InvalidRequest,
+            "args and input exclude each other for a typed function",
+        )),
         (Some(args), _) => Ok(args),
         (None, Some(input)) if !input.trim_ascii().is_empty() => match serde_json::from_slice(&input) {
             Ok(Value::Array(args)) => Ok(args),
             Ok(only) => Ok(vec![only]),
-            Err(_) => invalid("the input of a typed function must be JSON: an array of arguments, or the only one"),
+            Err(_) => {
+                invalid("the input of a typed function must be JSON: an array of arguments, or the only one")
+            }
         },
         (None, _) => Ok(Vec::new()),
     }
@@ -90,7 +115,9 @@ fn to_val(arg: &Value, ty: ValueType) -> Result<Val, String> {
     match ty {
         ValueType::I32 => {
             let wide = integer(arg).ok_or_else(|| wrong(arg, "a 32-bit integer"))?;
-            i32::try_from(wide).map(Val::I32).map_err(|_| format!("is {wide}, which does not fit into 32 bits"))
+            i32::try_from(wide)
+                .map(Val::I32)
+                .map_err(|_| format!("is {wide}, which does not fit into 32 bits"))
         }
         ValueType::I64 => to_i64(arg).map(Val::I64),
         ValueType::F32 => {
@@ -101,7 +128,9 @@ fn to_val(arg: &Value, ty: ValueType) -> Result<Val, String> {
             }
             Ok(Val::F32(narrow.to_bits()))
         }
-        ValueType::F64 => float(arg).map(|number| Val::F64(number.to_bits())).ok_or_else(|| wrong(arg, "a number")),
+        ValueType::F64 => float(arg)
+            .map(|number| Val::F64(number.to_bits()))
+            .ok_or_else(|| wrong(arg, "a number")),
         ValueType::V128 | ValueType::Ref => Err(format!("cannot become a {}", ty.as_str())),
     }
 }
@@ -111,7 +140,9 @@ fn to_i64(arg: &Value) -> Result<i64, String> {
         return digits.parse().map_err(|_| wrong(arg, "a 64-bit integer"));
     }
     match integer(arg) {
-        Some(exact) if exact.abs() <= i128::from(MAX_EXACT) => i64::try_from(exact).map_err(|_| wrong(arg, "a 64-bit integer")),
+        Some(exact) if exact.abs() <= i128::from(MAX_EXACT) => {
+            i64::try_from(exact).map_err(|_| wrong(arg, "a 64-bit integer"))
+        }
         Some(_) => Err("is beyond 2^53, where JSON numbers are not exact: send it as a string".into()),
         None => Err(wrong(arg, "a 64-bit integer")),
     }
@@ -121,7 +152,10 @@ fn to_i64(arg: &Value) -> Result<i64, String> {
 fn integer(arg: &Value) -> Option<i128> {
     let Value::Number(number) = arg else { return None };
     let whole = |float: f64| (float.fract() == 0.0 && float.abs() < 1e20).then_some(float as i128);
-    let exact = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+    let exact = number
+        .as_i64()
+        .map(i128::from)
+        .or_else(|| number.as_u64().map(i128::from));
     exact.or_else(|| number.as_f64().and_then(whole))
 }
 
@@ -191,9 +225,20 @@ mod tests {
 
     #[test]
     fn integers_that_fit_go_both_ways_and_others_are_refused() {
-        assert_eq!(round(json!(-2147483648i64), ValueType::I32), Ok(json!(-2147483648i64)));
+        assert_eq!(
+            round(json!(-2147483648i64), ValueType::I32),
+            Ok(json!(-2147483648i64))
+        );
         assert_eq!(round(json!(3.0), ValueType::I32), Ok(json!(3)));
-        for bad in [json!(2147483648i64), json!(-2147483649i64), json!(1.5), json!("1"), json!(null), json!(true), json!([1])] {
+        for bad in [
+            json!(2147483648i64),
+            json!(-2147483649i64),
+            json!(1.5),
+            json!("1"),
+            json!(null),
+            json!(true),
+            json!([1]),
+        ] {
             assert!(round(bad.clone(), ValueType::I32).is_err(), "{bad} was accepted");
         }
     }
@@ -202,11 +247,24 @@ mod tests {
     fn wide_integers_travel_as_strings_in_both_directions() {
         let exact = MAX_EXACT;
         assert_eq!(round(json!(exact), ValueType::I64), Ok(json!(exact)));
-        assert!(round(json!(exact + 1), ValueType::I64).unwrap_err().contains("string"));
+        assert!(
+            round(json!(exact + 1), ValueType::I64)
+                .unwrap_err()
+                .contains("string")
+        );
         for wide in [i64::MAX, i64::MIN, exact + 1] {
-            assert_eq!(round(json!(wide.to_string()), ValueType::I64), Ok(json!(wide.to_string())));
+            assert_eq!(
+                round(json!(wide.to_string()), ValueType::I64),
+                Ok(json!(wide.to_string()))
+            );
         }
-        for bad in [json!("9223372036854775808"), json!("1.5"), json!(""), json!(1e19), json!(u64::MAX)] {
+        for bad in [
+            json!("9223372036854775808"),
+            json!("1.5"),
+            json!(""),
+            json!(1e19),
+            json!(u64::MAX),
+        ] {
             assert!(round(bad.clone(), ValueType::I64).is_err(), "{bad} was accepted");
         }
     }
@@ -219,7 +277,11 @@ mod tests {
             }
             assert_eq!(round(json!(0.1), ty), Ok(json!(0.1)));
         }
-        assert!(round(json!(1e300), ValueType::F32).unwrap_err().contains("32-bit float"));
+        assert!(
+            round(json!(1e300), ValueType::F32)
+                .unwrap_err()
+                .contains("32-bit float")
+        );
         assert!(round(json!("inf"), ValueType::F64).is_err());
     }
 }

@@ -1,0 +1,75 @@
+//! A call inside the worker: what endpoints make of a message, and what executors make of a call.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wess_schemas::limits::Limits;
+use wess_schemas::outcome::{ModuleRun, RunStats};
+use wess_schemas::payload::PayloadRef;
+use wess_schemas::{ErrorBody, JobId, Reference};
+
+use crate::guest::Answer;
+use crate::guest::abi::CallInput;
+use crate::registry::Resolved;
+
+/// A parsed request to run one guest.
+#[derive(Debug)]
+pub struct Call {
+    /// Ours, or the caller's idempotency key.
+    pub job_id: JobId,
+    /// Which module.
+    pub reference: Reference,
+    /// What it gets.
+    pub input: CallInput,
+    /// Where its input lies, when it did not come along.
+    pub stored_input: Option<PayloadRef>,
+    /// What the caller asks for.
+    pub limits: Limits,
+    /// How long it may wait for a slot.
+    pub wait: Duration,
+    /// When it arrived.
+    pub arrived: Instant,
+}
+
+impl Call {
+    /// When it has waited long enough.
+    pub fn expires(&self) -> Instant {
+        self.arrived + self.wait
+    }
+
+    /// What it holds in memory, about.
+    pub fn size_bytes(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 1024;
+        OVERHEAD_BYTES + self.input.input.as_ref().map_or(0, bytes::Bytes::len)
+    }
+}
+
+/// A call whose guest answered.
+#[derive(Debug)]
+pub struct Finished {
+    /// Which call.
+    pub job_id: JobId,
+    /// What ran.
+    pub module: Arc<Resolved>,
+    /// Which export.
+    pub function: String,
+    /// What the guest answered.
+    pub answer: Answer,
+    /// What it cost.
+    pub stats: RunStats,
+}
+
+impl Finished {
+    /// Which module, version and bytes ran.
+    pub fn module_run(&self) -> ModuleRun {
+        let module = &self.module;
+        ModuleRun {
+            name: module.name.clone(),
+            version: module.version,
+            digest: module.digest,
+        }
+    }
+}
+
+/// How a call ended.
+pub type CallResult = Result<Finished, ErrorBody>;

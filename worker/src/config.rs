@@ -1,0 +1,146 @@
+//! What a worker is told at its start: options as written, then validated before anything opens.
+
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use wess_schemas::limits::{EffectiveLimits, LimitPolicy, MIB};
+use wess_service::assets::AssetOptions;
+use wess_service::config::{ConfigError, Problems};
+use wess_service::nats::{NatsConfig, NatsOptions};
+
+use crate::executor::Bounds;
+use crate::memory;
+use crate::registry::RegistryOptions;
+
+/// Most executors a process may have.
+const MAX_EXECUTORS: usize = 256;
+/// Most slots an executor may have: each reserves address space for the largest memory.
+const MAX_SLOTS: usize = 1024;
+
+/// A worker's options, as `wess-worker` and `wess up` take them.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Worker")]
+pub struct WorkerOptions {
+    /// What the local disk may hold and what modules may be.
+    #[command(flatten)]
+    pub registry: RegistryOptions,
+    /// Threads that answer calls [default: one per core].
+    #[arg(long, env = "WESS_EXECUTORS", value_name = "N")]
+    pub executors: Option<usize>,
+    /// Guests running at once, per executor.
+    #[arg(long, env = "WESS_SLOTS", default_value_t = 64, value_name = "N")]
+    pub slots: usize,
+    /// Calls waiting at once, per executor; the next one is refused as overloaded.
+    #[arg(long, env = "WESS_QUEUE", default_value_t = 8192, value_name = "N")]
+    pub queue: usize,
+    /// What waiting calls may hold together, per executor, in MiB.
+    #[arg(long, env = "WESS_QUEUE_MB", default_value_t = 64, value_name = "MIB")]
+    pub queue_mb: usize,
+    /// Memory of all guests together, in MiB [default: half of the memory this process may use].
+    #[arg(long, env = "WESS_MEMORY_MB", value_name = "MIB")]
+    pub memory_mb: Option<u64>,
+    /// Largest memory one guest may be given, in MiB.
+    #[arg(
+        long,
+        env = "WESS_MAX_GUEST_MEMORY_MB",
+        default_value_t = 512,
+        value_name = "MIB"
+    )]
+    pub max_guest_memory_mb: u64,
+    /// Longest run a caller may ask for, in milliseconds.
+    #[arg(
+        long,
+        env = "WESS_MAX_TIMEOUT_MS",
+        default_value_t = 60_000,
+        value_name = "MS"
+    )]
+    pub max_timeout_ms: u64,
+    /// How long work may take to finish once the process is asked to stop, in seconds.
+    #[arg(long, env = "WESS_GRACE_S", default_value_t = 25, value_name = "S")]
+    pub grace_s: u64,
+    /// How assets in JetStream are made.
+    #[command(flatten)]
+    pub assets: AssetOptions,
+}
+
+/// A worker's configuration, valid.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How to reach NATS.
+    pub nats: NatsConfig,
+    /// What the local disk may hold and what modules may be.
+    pub registry: RegistryOptions,
+    /// How many executors.
+    pub executors: NonZeroUsize,
+    /// Bounds of each.
+    pub bounds: Bounds,
+    /// Memory of all guests together, in bytes.
+    pub memory_bytes: u64,
+    /// What callers may ask.
+    pub policy: LimitPolicy,
+    /// How long work may take to finish.
+    pub grace: Duration,
+    /// How assets in JetStream are made.
+    pub assets: AssetOptions,
+}
+
+impl WorkerOptions {
+    /// Checks everything and names every mistake.
+    pub fn validate(&self, nats: &NatsOptions) -> Result<Config, ConfigError> {
+        let mut problems = Problems::default();
+        let nats = problems.take(nats.validate());
+        let defaults = LimitPolicy::default();
+        let executors = self
+            .executors
+            .unwrap_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get));
+        let mut within = |option, value: u64, least: u64, most: u64| {
+            if !(least..=most).contains(&value) {
+                problems.add(option, format!("is {value}, but must be from {least} to {most}"));
+            }
+        };
+        within("--executors", executors as u64, 1, MAX_EXECUTORS as u64);
+        within("--slots", self.slots as u64, 1, MAX_SLOTS as u64);
+        within("--queue", self.queue as u64, 1, 1_000_000);
+        within("--queue-mb", self.queue_mb as u64, 16, 1 << 20);
+        within("--memory-mb", self.memory_mb.unwrap_or(1), 1, 1 << 30);
+        within(
+            "--max-guest-memory-mb",
+            self.max_guest_memory_mb,
+            1,
+            defaults.ceiling.memory_bytes / MIB,
+        );
+        within("--max-timeout-ms", self.max_timeout_ms, 1, 3_600_000);
+        within("--grace-s", self.grace_s, 0, 3600);
+        problems.finish()?;
+        let (Some(nats), Some(executors)) = (nats, NonZeroUsize::new(executors)) else {
+            unreachable!("a missing value is a problem, and problems have returned")
+        };
+        let ceiling = EffectiveLimits {
+            timeout_ms: self.max_timeout_ms,
+            memory_bytes: self.max_guest_memory_mb * MIB,
+            ..defaults.ceiling
+        };
+        let default = EffectiveLimits {
+            timeout_ms: defaults.default.timeout_ms.min(ceiling.timeout_ms),
+            memory_bytes: defaults.default.memory_bytes.min(ceiling.memory_bytes),
+            ..defaults.default
+        };
+        Ok(Config {
+            nats,
+            registry: self.registry.clone(),
+            executors,
+            bounds: Bounds {
+                slots: self.slots,
+                waiting: self.queue,
+                waiting_bytes: self.queue_mb * MIB as usize,
+            },
+            memory_bytes: self
+                .memory_mb
+                .map_or_else(memory::default_budget_bytes, |mb| mb * MIB),
+            policy: LimitPolicy { default, ceiling },
+            grace: Duration::from_secs(self.grace_s),
+            assets: self.assets.clone(),
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! The door to this worker inside its own process: the bus without NATS, for a gateway that shares the process.
+
+use async_nats::HeaderMap;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+use wess_schemas::subject::{Endpoint, Subjects};
+use wess_schemas::{ErrorBody, ErrorCode};
+use wess_service::bus::{Bus, BusError, Reply, Request};
+
+use crate::control::Control;
+use crate::endpoints::error_reply;
+use crate::executor::{Arrival, Executors};
+
+/// The largest message taken here: the largest input as base64 in JSON, with room for the rest.
+const MAX_PAYLOAD_BYTES: usize = 16 << 20;
+
+/// A worker in this process, as a bus.
+#[derive(Clone)]
+pub struct Door {
+    pub(crate) subjects: Subjects,
+    pub(crate) executors: Executors,
+    pub(crate) control: Control,
+}
+
+impl Bus for Door {
+    fn request(&self, request: Request) -> BoxFuture<'_, Result<Reply, BusError>> {
+        let (timeout, subject) = (request.timeout, request.subject.clone());
+        async move {
+            let answered = tokio::time::timeout(timeout, self.answer(request)).await;
+            answered.map_err(|_| BusError::TimedOut { subject, timeout })
+        }
+        .boxed()
+    }
+
+    fn max_payload(&self) -> usize {
+        MAX_PAYLOAD_BYTES
+    }
+}
+
+impl Door {
+    async fn answer(&self, request: Request) -> Reply {
+        match self.subjects.parse(&request.subject) {
+            Ok(endpoint @ (Endpoint::Invoke | Endpoint::InvokeRaw(..))) => {
+                self.invoke(endpoint, request).await
+            }
+            _ => self.control.handle(request, usize::MAX).await,
+        }
+    }
+
+    async fn invoke(&self, endpoint: Endpoint, request: Request) -> Reply {
+        let (reply, replied) = oneshot::channel();
+        let headers: HeaderMap = request.headers;
+        let arrival = Arrival::Message {
+            endpoint,
+            headers,
+            payload: request.payload,
+            reply,
+        };
+        let stopped = || {
+            error_reply(&ErrorBody::new(
+                ErrorCode::Internal,
+                "the worker stopped during the call",
+            ))
+        };
+        match self.executors.dispatch(arrival) {
+            Ok(()) => replied.await.unwrap_or_else(|_| stopped()),
+            Err(refused) => error_reply(&refused),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `wess.chain`: several calls in a row, each fed with the output of the one before. Steps run on any executor.
+
+use std::time::Instant;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use wess_schemas::chain::{ChainOutcome, ChainRequest, ChainStep};
+use wess_schemas::invocation::{Input, InvalidInvocation, check_wait, take_input};
+use wess_schemas::limits::MAX_CHAIN_STEPS;
+use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, Outcome, WorkerId, header};
+use wess_service::payloads::Payloads;
+
+use super::invoke::{self, Form, Output};
+use crate::call::{Call, Finished};
+use crate::executor::{Arrival, Executors};
+use crate::guest::abi::typed;
+use crate::registry::Storage;
+
+/// What chains need.
+#[derive(Clone)]
+pub struct Chains {
+    /// Where steps run.
+    pub executors: Executors,
+    /// Where outputs go that are too large for a message.
+    pub storage: Storage,
+    /// This worker.
+    pub worker: WorkerId,
+}
+
+impl Chains {
+    /// Runs a chain to its end, or to the step that failed. `inline_bytes` is what the reply may carry.
+    pub async fn answer(
+        &self,
+        headers: &HeaderMap,
+        payload: &[u8],
+        inline_bytes: usize,
+    ) -> Result<ChainOutcome, ErrorBody> {
+        let key = headers
+            .get(header::MSG_ID)
+            .and_then(|key| key.as_str().parse().ok());
+        let job_id = key.unwrap_or_else(JobId::generate);
+        self.run(payload, inline_bytes)
+            .await
+            .map_err(|error| error.for_job(job_id))
+    }
+
+    async fn run(&self, payload: &[u8], inline_bytes: usize) -> Result<ChainOutcome, ErrorBody> {
+        let request: ChainRequest = serde_json::from_slice(payload).map_err(invalid)?;
+        let (steps, mut input) = parse(request)?;
+        let inline_bytes = inline_bytes / (steps.len() + 1);
+        let mut done: Vec<Outcome> = Vec::new();
+        for (at, step) in steps.into_iter().enumerate() {
+            let recorded = match self.step(step, input).await {
+                Ok(finished) => self.record(finished, inline_bytes).await,
+                Err(error) => Err(error),
+            };
+            let (outcome, output) = recorded.map_err(|error| failed_at(at, &done, error))?;
+            done.push(outcome);
+            input = Input::Bytes(output);
+        }
+        Ok(outcome(done))
+    }
+
+    async fn step(&self, mut call: Call, input: Input) -> Result<Finished, ErrorBody> {
+        call.arrived = Instant::now();
+        match input {
+            Input::Absent => {}
+            Input::Bytes(bytes) => call.input.input = Some(Bytes::from(bytes)),
+            Input::Stored(reference) => call.stored_input = Some(reference),
+        }
+        let (answer, answered) = oneshot::channel();
+        self.executors.dispatch(Arrival::Step(Box::new(call), answer))?;
+        answered.await.unwrap_or_else(|_| {
+            Err(ErrorBody::new(
+                ErrorCode::Internal,
+                "the worker stopped during a step",
+            ))
+        })
+    }
+
+    /// A step's outcome as the caller will see it, and its output for the next step.
+    async fn record(
+        &self,
+        mut finished: Finished,
+        inline_bytes: usize,
+    ) -> Result<(Outcome, Vec<u8>), ErrorBody> {
+        let Some(output) = finished.answer.output.take() else {
+            let results = finished.answer.results.as_deref().unwrap_or_default();
+            let output = typed::raw_output(results);
+            return Ok((
+                invoke::outcome(finished, Output::Inline(None), &self.worker),
+                output,
+            ));
+        };
+        let shown = if invoke::size_bytes(Form::Json, &output) <= inline_bytes {
+            Output::Inline(Some(output.clone()))
+        } else {
+            let payloads = Payloads::new(self.storage.assets().await?.payloads);
+            let stored = payloads.put(&output).await;
+            Output::Stored(stored.map_err(|error| ErrorBody::new(error.code(), error.to_string()))?)
+        };
+        Ok((invoke::outcome(finished, shown, &self.worker), output))
+    }
+}
+
+/// Every step as a call without input, and the input of the first.
+fn parse(request: ChainRequest) -> Result<(Vec<Call>, Input), ErrorBody> {
+    if !(1..=MAX_CHAIN_STEPS).contains(&request.steps.len()) {
+        return Err(invalid(format!(
+            "a chain has 1 to {MAX_CHAIN_STEPS} steps, not {}",
+            request.steps.len()
+        )));
+    }
+    check_wait(request.wait_ms).map_err(invalid)?;
+    let input =
+        take_input(request.input, request.input_base64, request.input_ref).map_err(|why| match why {
+            InvalidInvocation::InputTooLarge(_) => {
+                ErrorBody::new(ErrorCode::PayloadTooLarge, why.to_string())
+            }
+            why => invalid(why),
+        })?;
+    let wait_ms = request.wait_ms;
+    let steps = request.steps.into_iter().enumerate();
+    let calls = steps
+        .map(|(at, step)| parse_step(at, step, wait_ms))
+        .collect::<Result<_, _>>()?;
+    Ok((calls, input))
+}
+
+fn parse_step(at: usize, step: ChainStep, wait_ms: Option<u64>) -> Result<Call, ErrorBody> {
+    let mut invocation = Invocation::from(step);
+    if invocation.input.is_some() || invocation.input_base64.is_some() || invocation.input_ref.is_some() {
+        return Err(invalid(format!(
+            "steps[{at}] has an input of its own; a step gets the output of the one before"
+        )));
+    }
+    invocation.wait_ms = invocation.wait_ms.or(wait_ms);
+    invoke::from_invocation(invocation, Instant::now()).map_err(|mut error| {
+        error.error.message = format!("steps[{at}]: {}", error.error.message);
+        error
+    })
+}
+
+/// The last step's answer is the chain's.
+fn outcome(steps: Vec<Outcome>) -> ChainOutcome {
+    let last = steps.last();
+    ChainOutcome {
+        output: last.and_then(|last| last.output.clone()),
+        output_base64: last.and_then(|last| last.output_base64.clone()),
+        output_ref: last.and_then(|last| last.output_ref.clone()),
+        results: last.and_then(|last| last.results.clone()),
+        steps,
+    }
+}
+
+fn failed_at(at: usize, done: &[Outcome], mut error: ErrorBody) -> ErrorBody {
+    error.error.guest_ran |= at > 0;
+    error.error.message = format!("steps[{at}]: {}", error.error.message);
+    error
+        .with("failed_step", at)
+        .with("steps", serde_json::to_value(done).unwrap_or_default())
+}
+
+fn invalid(why: impl std::fmt::Display) -> ErrorBody {
+    ErrorBody::new(ErrorCode::InvalidRequest, why.to_string())
+}

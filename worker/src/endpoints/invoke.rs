@@ -1,0 +1,240 @@
+//! `wess.invoke` in its three subject forms: a message becomes a call, an ending becomes a reply.
+
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use wess_schemas::header::{self, CallHeaders};
+use wess_schemas::invocation::{Input, check_wait, take_input};
+use wess_schemas::limits::{DEFAULT_WAIT_MS, Limits};
+use wess_schemas::outcome::Outcome;
+use wess_schemas::payload::PayloadRef;
+use wess_schemas::subject::Endpoint;
+use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, WorkerId};
+use wess_service::bus::Reply;
+
+use super::json_reply;
+use crate::call::{Call, Finished};
+use crate::guest::abi::{CallInput, typed};
+
+/// In which form a caller asked, and is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Invocation JSON in, Outcome JSON out.
+    Json,
+    /// Bytes in, bytes out, facts in headers.
+    Raw,
+}
+
+/// The form that an endpoint asks for.
+pub fn form(endpoint: &Endpoint) -> Form {
+    if matches!(endpoint, Endpoint::InvokeRaw(..)) {
+        Form::Raw
+    } else {
+        Form::Json
+    }
+}
+
+/// Makes a call of a message to one of the invoke endpoints.
+pub fn parse(
+    endpoint: Endpoint,
+    headers: Option<&HeaderMap>,
+    payload: Bytes,
+    arrived: Instant,
+) -> Result<Call, ErrorBody> {
+    let headers = match headers {
+        Some(headers) => {
+            CallHeaders::read(|name| headers.get(name).map(|value| value.as_str())).map_err(invalid)?
+        }
+        None => CallHeaders::default(),
+    };
+    match endpoint {
+        Endpoint::InvokeRaw(reference, function) => {
+            check_wait(headers.wait_ms).map_err(invalid)?;
+            let stored = headers.input_ref.is_some();
+            let input = CallInput {
+                function,
+                input: (!stored).then_some(payload),
+                ..CallInput::default()
+            };
+            check_size(input.input.as_ref())?;
+            let call = Call {
+                job_id: headers.job_id.unwrap_or_else(JobId::generate),
+                reference,
+                input,
+                stored_input: headers.input_ref,
+                limits: headers.limits,
+                wait: wait(headers.wait_ms),
+                arrived,
+            };
+            check_stored(call)
+        }
+        _ => {
+            let invocation: Invocation = serde_json::from_slice(&payload).map_err(invalid)?;
+            let mut call = from_invocation(invocation, arrived)?;
+            call.job_id = headers.job_id.unwrap_or(call.job_id);
+            call.limits = merged(call.limits, headers.limits)?;
+            Ok(call)
+        }
+    }
+}
+
+/// Makes a call of an Invocation.
+pub fn from_invocation(mut invocation: Invocation, arrived: Instant) -> Result<Call, ErrorBody> {
+    let input = invocation.check_and_take_input().map_err(|why| match why {
+        wess_schemas::invocation::InvalidInvocation::InputTooLarge(_) => {
+            ErrorBody::new(ErrorCode::PayloadTooLarge, why.to_string())
+        }
+        why => invalid(why),
+    })?;
+    let (input, stored_input) = match input {
+        Input::Absent => (None, None),
+        Input::Bytes(bytes) => (Some(Bytes::from(bytes)), None),
+        Input::Stored(reference) => (None, Some(reference)),
+    };
+    Ok(Call {
+        job_id: JobId::generate(),
+        reference: invocation.module,
+        input: CallInput {
+            function: invocation.function,
+            input,
+            args: invocation.args,
+            env: invocation.env,
+        },
+        stored_input,
+        limits: invocation.limits,
+        wait: wait(invocation.wait_ms),
+        arrived,
+    })
+}
+
+fn wait(wait_ms: Option<u64>) -> Duration {
+    Duration::from_millis(wait_ms.unwrap_or(DEFAULT_WAIT_MS))
+}
+
+fn invalid(why: impl std::fmt::Display) -> ErrorBody {
+    ErrorBody::new(ErrorCode::InvalidRequest, why.to_string())
+}
+
+fn check_size(input: Option<&Bytes>) -> Result<(), ErrorBody> {
+    let size = input.map_or(0, Bytes::len) as u64;
+    if size > wess_schemas::limits::MAX_INPUT_BYTES {
+        let why = wess_schemas::invocation::InvalidInvocation::InputTooLarge(size);
+        return Err(ErrorBody::new(ErrorCode::PayloadTooLarge, why.to_string()));
+    }
+    Ok(())
+}
+
+/// A reference in a header is held to the same bound as one in a body.
+fn check_stored(call: Call) -> Result<Call, ErrorBody> {
+    take_input(None, None, call.stored_input.clone())
+        .map_err(|why| ErrorBody::new(ErrorCode::PayloadTooLarge, why.to_string()))?;
+    Ok(call)
+}
+
+/// A limit may stand in the body or in a header, not in both.
+fn merged(body: Limits, headers: Limits) -> Result<Limits, ErrorBody> {
+    let one = |field, body: Option<u64>, header: Option<u64>| match (body, header) {
+        (Some(_), Some(_)) => Err(invalid(format!(
+            "limits.{field} stands in the body and in a header"
+        ))),
+        (body, header) => Ok(body.or(header)),
+    };
+    Ok(Limits {
+        timeout_ms: one("timeout_ms", body.timeout_ms, headers.timeout_ms)?,
+        memory_mb: one("memory_mb", body.memory_mb, headers.memory_mb)?,
+        fuel: one("fuel", body.fuel, headers.fuel)?,
+        output_bytes: body.output_bytes,
+    })
+}
+
+/// Where a guest's output is when the reply is written.
+#[derive(Debug)]
+pub enum Output {
+    /// At hand; `None` for typed functions.
+    Inline(Option<Vec<u8>>),
+    /// In `wess-payloads`.
+    Stored(PayloadRef),
+}
+
+/// The outcome of a call, in the shape clients see.
+pub fn outcome(finished: Finished, output: Output, worker: &WorkerId) -> Outcome {
+    let mut outcome = Outcome {
+        module: finished.module_run(),
+        job_id: finished.job_id,
+        function: finished.function,
+        output: None,
+        output_base64: None,
+        output_ref: None,
+        results: finished.answer.results,
+        exit_code: finished.answer.exit_code,
+        stats: finished.stats,
+        worker: worker.clone(),
+    };
+    match output {
+        Output::Inline(None) => {}
+        Output::Inline(Some(bytes)) => outcome.set_output(bytes),
+        Output::Stored(reference) => outcome.output_ref = Some(reference),
+    }
+    outcome
+}
+
+/// The reply to a call whose guest answered.
+pub fn reply(form: Form, finished: Finished, output: Output, worker: &WorkerId) -> Reply {
+    match form {
+        Form::Json => json_reply(&outcome(finished, output, worker)),
+        Form::Raw => raw_reply(&finished, output),
+    }
+}
+
+fn raw_reply(finished: &Finished, output: Output) -> Reply {
+    let stats = &finished.stats;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::JOB_ID, finished.job_id.as_str());
+    headers.insert(header::MODULE_DIGEST, finished.module.digest.to_string());
+    headers.insert(header::QUEUE_US, stats.queue_us.to_string());
+    headers.insert(header::RUN_US, stats.run_us.to_string());
+    headers.insert(header::COLD, if stats.cold { "true" } else { "false" });
+    if let Some(exit_code) = finished.answer.exit_code {
+        headers.insert(header::EXIT_CODE, exit_code.to_string());
+    }
+    if let Some(fuel) = stats.fuel {
+        headers.insert(header::FUEL_USED, fuel.to_string());
+    }
+    let payload = match (output, &finished.answer.results) {
+        (Output::Stored(reference), _) => {
+            // A reference always serializes: it holds nothing but text and a number.
+            headers.insert(
+                header::OUTPUT_REF,
+                serde_json::to_string(&reference).unwrap_or_default(),
+            );
+            Bytes::new()
+        }
+        (Output::Inline(_), Some(results)) => {
+            headers.insert(header::CONTENT_TYPE, "application/json");
+            typed::raw_output(results).into()
+        }
+        (Output::Inline(bytes), None) => bytes.unwrap_or_default().into(),
+    };
+    Reply { headers, payload }
+}
+
+/// What an output takes in a reply, in bytes: JSON escapes and base64 included.
+pub fn size_bytes(form: Form, output: &[u8]) -> usize {
+    const FACTS_BYTES: usize = 2048;
+    let body = match (form, std::str::from_utf8(output)) {
+        (Form::Raw, _) => output.len(),
+        (Form::Json, Ok(text)) => text.bytes().map(escaped_bytes).sum(),
+        (Form::Json, Err(_)) => output.len().div_ceil(3) * 4,
+    };
+    FACTS_BYTES + body
+}
+
+/// How long serde_json writes one byte of text.
+fn escaped_bytes(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    }
+}

@@ -1,0 +1,174 @@
+//! One executor per core, nothing shared on the way from message to reply: its thread, runtime, NATS connection and
+//! subscriptions, engines and prepared modules.
+
+mod host;
+mod inbox;
+mod lanes;
+mod prepared;
+mod respond;
+mod slots;
+mod steps;
+pub mod tally;
+mod turns;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use wess_schemas::limits::LimitPolicy;
+use wess_schemas::subject::{Endpoint, Subjects};
+use wess_schemas::{ErrorBody, WorkerId};
+use wess_service::assets::AssetOptions;
+use wess_service::bus::Reply;
+use wess_service::lifecycle::{Failure, Lifecycle};
+use wess_service::nats::NatsConfig;
+
+use crate::call::{Call, CallResult};
+use crate::guest::{MemoryBudget, Ticker};
+use crate::registry::Registry;
+pub use slots::Bounds;
+use tally::Tally;
+
+/// Calls from this process that an executor has not looked at yet.
+const DOOR_CALLS: usize = 1024;
+
+/// What all executors of a process have in common.
+pub struct Common {
+    /// This worker.
+    pub worker: WorkerId,
+    /// Every subject.
+    pub subjects: Subjects,
+    /// Which modules there are.
+    pub registry: Registry,
+    /// What callers may ask.
+    pub policy: LimitPolicy,
+    /// Guest memory of the process.
+    pub budget: Arc<MemoryBudget>,
+    /// The clock of all engines.
+    pub ticker: Ticker,
+    /// Bounds of each executor.
+    pub bounds: Bounds,
+    /// How to reach NATS.
+    pub nats: NatsConfig,
+    /// How assets are made, should they be missing.
+    pub assets: AssetOptions,
+}
+
+/// A call from this process.
+pub enum Arrival {
+    /// As a message, answered by a message.
+    Message {
+        /// What it asks for: one of the invoke endpoints.
+        endpoint: Endpoint,
+        /// Its headers.
+        headers: HeaderMap,
+        /// Its body.
+        payload: Bytes,
+        /// Where its reply goes.
+        reply: oneshot::Sender<Reply>,
+    },
+    /// One step of a chain.
+    Step(Box<Call>, oneshot::Sender<CallResult>),
+}
+
+/// A running executor, seen from outside.
+#[derive(Clone)]
+pub struct Executor {
+    /// Its numbers.
+    pub tally: Arc<Tally>,
+    /// Its door for calls from this process.
+    pub door: mpsc::Sender<Arrival>,
+}
+
+/// All executors of a process; calls from this process go to them in turn.
+#[derive(Clone)]
+pub struct Executors(Arc<Turnstile>);
+
+struct Turnstile {
+    executors: Vec<Executor>,
+    next: AtomicUsize,
+}
+
+impl Executors {
+    /// These executors, at least one.
+    pub fn new(executors: Vec<Executor>) -> Self {
+        Self(Arc::new(Turnstile {
+            executors,
+            next: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Hands a call to the next executor that has room at its door.
+    pub fn dispatch(&self, mut arrival: Arrival) -> Result<(), ErrorBody> {
+        let Turnstile { executors, next } = &*self.0;
+        let mut closed = 0;
+        for _ in executors {
+            let at = next.fetch_add(1, Ordering::Relaxed) % executors.len();
+            arrival = match executors[at].door.try_send(arrival) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(arrival)) => arrival,
+                Err(TrySendError::Closed(arrival)) => {
+                    closed += 1;
+                    arrival
+                }
+            };
+        }
+        Err(if closed == executors.len() {
+            steps::stopping()
+        } else {
+            steps::overloaded()
+        })
+    }
+
+    /// Every executor's numbers.
+    pub fn tallies(&self) -> Vec<Arc<Tally>> {
+        self.0
+            .executors
+            .iter()
+            .map(|executor| Arc::clone(&executor.tally))
+            .collect()
+    }
+}
+
+/// Starts an executor on a thread of its own; it is subscribed when this returns.
+pub async fn start(index: usize, common: Arc<Common>, lifecycle: &Lifecycle) -> Result<Executor, Failure> {
+    let tally = Arc::new(Tally::default());
+    let (door, arrivals) = mpsc::channel(DOOR_CALLS);
+    let (ready, started) = oneshot::channel();
+    let executor = Executor {
+        tally: Arc::clone(&tally),
+        door,
+    };
+    // Look at the socket often: a turn of the executor's own task may take a millisecond.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(7)
+        .max_blocking_threads(1)
+        .thread_name(format!("wess-map-{index}"))
+        .build()
+        .map_err(Failure::internal)?;
+    let lifecycle = lifecycle.clone();
+    let serve = move || {
+        let (shutdown, cut) = (lifecycle.shutdown.clone(), lifecycle.cut.clone());
+        let serving = async move {
+            match turns::Executor::open(index, common, tally, arrivals, cut).await {
+                Ok(mut executor) => {
+                    // Whoever started us waits for this, or has failed meanwhile and stops the process.
+                    drop(ready.send(Ok(())));
+                    executor.run(shutdown).await;
+                }
+                Err(failure) => drop(ready.send(Err(failure))),
+            }
+        };
+        runtime.block_on(lifecycle.brief("executor", serving));
+    };
+    std::thread::Builder::new()
+        .name(format!("wess-exec-{index}"))
+        .spawn(serve)
+        .map_err(Failure::internal)?;
+    started.await.map_err(Failure::internal)??;
+    Ok(executor)
+}

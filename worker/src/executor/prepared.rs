@@ -1,0 +1,117 @@
+//! The modules that one executor has ready, and the calls that wait for one being loaded.
+//!
+//! Invariant: at most one load per module is under way, however many calls wait for it.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
+
+use lru::LruCache;
+use wess_schemas::{Digest, ErrorBody, ErrorCode};
+
+use crate::guest::{EnginePool, Metering, Prepared};
+use crate::registry::Registry;
+
+/// Modules kept ready per executor; a tiny one takes some 24 KiB, mapped code not counted.
+const MAX_PREPARED: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
+
+/// What is loaded: bytes, and whether they count fuel.
+pub type Key = (Digest, Metering);
+
+/// Ready modules, and calls of type `T` that wait for others.
+pub struct Shelf<T> {
+    ready: LruCache<Key, Arc<Prepared>>,
+    loading: HashMap<Key, Vec<T>>,
+}
+
+/// What a call finds on the shelf.
+pub enum Found<T> {
+    /// Its module, and the call itself.
+    Ready(Arc<Prepared>, T),
+    /// Nothing: it waits, and its caller has to start the load.
+    StartLoad,
+    /// Nothing yet: it waits for a load under way.
+    Waits,
+}
+
+impl<T> Shelf<T> {
+    /// Nothing on it.
+    pub fn new() -> Self {
+        Self {
+            ready: LruCache::new(MAX_PREPARED),
+            loading: HashMap::new(),
+        }
+    }
+
+    /// Finds a module, or lets the call wait for it.
+    pub fn find(&mut self, key: Key, call: T) -> Found<T> {
+        if let Some(prepared) = self.ready.get(&key) {
+            return Found::Ready(Arc::clone(prepared), call);
+        }
+        let waiting = self.loading.entry(key).or_default();
+        waiting.push(call);
+        if waiting.len() == 1 {
+            Found::StartLoad
+        } else {
+            Found::Waits
+        }
+    }
+
+    /// A load is over; gives back who waited for it.
+    pub fn loaded(&mut self, key: Key, prepared: Option<&Arc<Prepared>>) -> Vec<T> {
+        if let Some(prepared) = prepared {
+            self.ready.put(key, Arc::clone(prepared));
+        }
+        self.loading.remove(&key).unwrap_or_default()
+    }
+
+    /// Gives back everybody who waits for a load.
+    pub fn take_waiting(&mut self) -> Vec<T> {
+        self.loading.drain().flat_map(|(_, waiting)| waiting).collect()
+    }
+
+    /// How many modules are ready.
+    pub fn len(&self) -> usize {
+        self.ready.len()
+    }
+}
+
+/// A load's result and how long it took, in microseconds.
+pub struct Loaded {
+    /// What was loaded.
+    pub key: Key,
+    /// The module, or why not.
+    pub result: Result<Arc<Prepared>, ErrorBody>,
+    /// How long it took.
+    pub load_us: u64,
+}
+
+/// Gets a module's compiled file and maps it, off the executor's thread.
+pub async fn load(registry: Registry, engines: Arc<EnginePool>, key: Key) -> Loaded {
+    let started = Instant::now();
+    let result = try_load(registry, engines, key).await;
+    Loaded {
+        key,
+        result,
+        load_us: started.elapsed().as_micros() as u64,
+    }
+}
+
+async fn try_load(
+    registry: Registry,
+    engines: Arc<EnginePool>,
+    key: Key,
+) -> Result<Arc<Prepared>, ErrorBody> {
+    let (digest, metering) = key;
+    let artifact = registry.artifact(digest, metering).await?;
+    let mapped =
+        tokio::task::spawn_blocking(move || Prepared::load(&engines, metering, &artifact.file)).await;
+    let failed = |why: &dyn std::fmt::Display| {
+        tracing::error!(%digest, %why, "a compiled module could not be mapped");
+        ErrorBody::new(ErrorCode::Internal, "the module could not be loaded").before_guest()
+    };
+    mapped
+        .map_err(|panicked| failed(&panicked))?
+        .map_err(|refused| failed(&refused))
+}

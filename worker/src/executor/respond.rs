@@ -1,0 +1,77 @@
+//! Who waits for a call, and how the answer gets there.
+
+use async_nats::Subject;
+use tokio::sync::oneshot;
+use wess_schemas::WorkerId;
+use wess_service::bus::Reply;
+
+use crate::call::{CallResult, Finished};
+use crate::endpoints::error_reply;
+use crate::endpoints::invoke::{self, Form, Output};
+
+/// Who waits.
+#[derive(Debug)]
+pub enum Responder {
+    /// A caller across NATS; without a reply subject nobody does.
+    Nats(Form, Option<Subject>),
+    /// A caller in this process, who sent a message.
+    Door(Form, oneshot::Sender<Reply>),
+    /// A chain in this process.
+    Step(oneshot::Sender<CallResult>),
+}
+
+/// A reply on its way.
+pub enum Sending {
+    /// To be published.
+    Publish(Subject, Reply),
+    /// To be stored first, as it is too large for a message.
+    Store(Box<Finished>, Vec<u8>, Responder),
+    /// Gone.
+    Done,
+}
+
+impl Responder {
+    /// Writes the reply, or says what must happen first. `inline_bytes` is what a message may carry.
+    pub fn answer(self, result: CallResult, inline_bytes: usize, worker: &WorkerId) -> Sending {
+        let (form, result) = match (self, result) {
+            (Self::Step(waiting), result) => {
+                // A chain that no longer waits was cut with its caller.
+                drop(waiting.send(result));
+                return Sending::Done;
+            }
+            (Self::Nats(_, None), _) => return Sending::Done,
+            (responder, Err(error)) => return responder.deliver(error_reply(&error)),
+            (responder @ Self::Door(form, _), Ok(finished)) => (responder, (form, finished, usize::MAX)),
+            (responder @ Self::Nats(form, _), Ok(finished)) => (responder, (form, finished, inline_bytes)),
+        };
+        let (responder, (form, mut finished, inline_bytes)) = (form, result);
+        let output = finished.answer.output.take();
+        match output {
+            Some(output) if invoke::size_bytes(form, &output) > inline_bytes => {
+                Sending::Store(Box::new(finished), output, responder)
+            }
+            output => responder.deliver(invoke::reply(form, finished, Output::Inline(output), worker)),
+        }
+    }
+
+    /// The form that the caller asked in; steps of chains have none.
+    pub fn form(&self) -> Option<Form> {
+        match self {
+            Self::Nats(form, _) | Self::Door(form, _) => Some(*form),
+            Self::Step(_) => None,
+        }
+    }
+
+    /// Sends a reply that is ready.
+    pub fn deliver(self, reply: Reply) -> Sending {
+        match self {
+            Self::Nats(_, Some(subject)) => Sending::Publish(subject, reply),
+            Self::Door(_, waiting) => {
+                // A caller that no longer waits has hung up.
+                drop(waiting.send(reply));
+                Sending::Done
+            }
+            Self::Nats(_, None) | Self::Step(_) => Sending::Done,
+        }
+    }
+}

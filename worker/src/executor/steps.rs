@@ -1,0 +1,301 @@
+//! A call's way from its message to a guest: its module is found, its input fetched, its arguments and limits checked.
+//!
+//! Each step either goes on at once, or waits for something off this thread and comes back as an [`Event`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use tokio_util::sync::CancellationToken;
+use wess_schemas::limits::{EffectiveLimits, MAX_INPUT_BYTES};
+use wess_schemas::payload::PayloadRef;
+use wess_schemas::{ErrorBody, ErrorCode, JobId};
+use wess_service::payloads::Payloads;
+
+use super::prepared::{Found, Loaded, load};
+use super::respond::{Responder, Sending};
+use super::slots::Waits;
+use super::turns::Executor;
+use crate::call::{Call, Finished};
+use crate::endpoints::invoke::{Form, Output, reply};
+use crate::guest::abi::Plan;
+use crate::guest::{Metering, Prepared};
+use crate::registry::{Resolved, Storage};
+
+/// A call in the house, and what it holds there.
+pub struct Pending {
+    pub call: Call,
+    pub responder: Responder,
+    pub size_bytes: usize,
+}
+
+/// A call that fits its module.
+pub struct Ticket {
+    pub job_id: JobId,
+    pub responder: Responder,
+    pub module: Arc<Resolved>,
+    pub plan: Plan,
+    pub limits: EffectiveLimits,
+    /// Its module, once that is ready.
+    pub prepared: Option<Arc<Prepared>>,
+    pub load_us: u64,
+    pub arrived: Instant,
+    expires: Instant,
+    size_bytes: usize,
+}
+
+impl Waits for Ticket {
+    fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    fn expires(&self) -> Instant {
+        self.expires
+    }
+}
+
+/// A call that does not fit its module.
+struct Misfit {
+    job_id: JobId,
+    responder: Responder,
+    error: ErrorBody,
+}
+
+/// Something that was waited for has come.
+pub enum Event {
+    Resolved(Box<Pending>, Result<Arc<Resolved>, ErrorBody>),
+    Fetched(Box<Pending>, Result<Bytes, ErrorBody>),
+    Loaded(Loaded),
+    Stored(Sending),
+}
+
+/// Something that is waited for. Each belongs to a call in the house or with a slot, which bounds their number.
+pub type Errand = LocalBoxFuture<'static, Event>;
+
+impl Executor {
+    /// The module, from the mirror if it is there.
+    pub(super) fn resolve(&mut self, pending: Pending) {
+        if let Some(module) = self.common.registry.lookup(&pending.call.reference) {
+            return self.fetch(pending, module);
+        }
+        let (registry, cut) = (self.common.registry.clone(), self.cut.clone());
+        self.errand(async move {
+            let found = in_time(
+                cut,
+                pending.call.expires(),
+                registry.resolve(&pending.call.reference),
+            )
+            .await;
+            Event::Resolved(Box::new(pending), found)
+        });
+    }
+
+    /// The input, if it did not come along.
+    pub(super) fn fetch(&mut self, mut pending: Pending, module: Arc<Resolved>) {
+        let Some(stored) = pending.call.stored_input.take() else {
+            return self.fit(pending, module);
+        };
+        // The bytes were let in with the call as its own only; now they are known, and must fit too.
+        let more_bytes = stored.size as usize;
+        self.slots.leave(pending.size_bytes);
+        if !self.slots.enter(pending.size_bytes + more_bytes) {
+            return self.refuse(pending, overloaded());
+        }
+        pending.size_bytes += more_bytes;
+        let (storage, cut) = (self.storage.clone(), self.cut.clone());
+        self.errand(async move {
+            let fetched = in_time(cut, pending.call.expires(), fetch(storage, stored)).await;
+            Event::Fetched(Box::new(pending), fetched)
+        });
+    }
+
+    /// The call is checked against its module, and waits for that to be ready.
+    pub(super) fn fit(&mut self, pending: Pending, module: Arc<Resolved>) {
+        let size_bytes = pending.size_bytes;
+        match self.ticket(pending, module) {
+            Ok(ticket) => self.prepare(ticket),
+            Err(misfit) => {
+                self.slots.leave(size_bytes);
+                self.fail(misfit.responder, misfit.job_id, misfit.error);
+            }
+        }
+    }
+
+    fn ticket(&self, pending: Pending, module: Arc<Resolved>) -> Result<Ticket, Box<Misfit>> {
+        let Pending {
+            call,
+            responder,
+            size_bytes,
+        } = pending;
+        let (expires, job_id) = (call.expires(), call.job_id);
+        let argv0 = module.name.as_ref().map_or("guest", |name| name.as_str());
+        let invalid = |why: wess_schemas::limits::LimitRefused| {
+            ErrorBody::new(ErrorCode::InvalidRequest, why.to_string())
+        };
+        let limits = self
+            .common
+            .policy
+            .resolve(&module.limits, &call.limits)
+            .map_err(invalid);
+        let planned = limits.and_then(|limits| {
+            Plan::new(module.abi, &module.exports, argv0, call.input).map(|plan| (plan, limits))
+        });
+        match planned {
+            Err(error) => Err(Box::new(Misfit {
+                job_id,
+                responder,
+                error,
+            })),
+            Ok((plan, limits)) => Ok(Ticket {
+                job_id,
+                responder,
+                module,
+                plan,
+                limits,
+                prepared: None,
+                load_us: 0,
+                arrived: call.arrived,
+                expires,
+                size_bytes,
+            }),
+        }
+    }
+
+    fn prepare(&mut self, ticket: Ticket) {
+        let metering = if ticket.limits.fuel.is_some() {
+            Metering::Fuel
+        } else {
+            Metering::Off
+        };
+        let key = (ticket.module.digest, metering);
+        match self.shelf.find(key, ticket) {
+            Found::Ready(prepared, mut ticket) => {
+                ticket.prepared = Some(prepared);
+                self.slots.line_up(ticket);
+            }
+            Found::Waits => {}
+            Found::StartLoad => {
+                let (registry, engines) = (self.common.registry.clone(), Arc::clone(&self.engines));
+                self.errand(load(registry, engines, key).map(Event::Loaded));
+            }
+        }
+    }
+
+    pub(super) fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Resolved(pending, Ok(module)) => self.fetch(*pending, module),
+            Event::Resolved(pending, Err(error)) => self.turn_away(*pending, error),
+            Event::Fetched(mut pending, Ok(input)) => {
+                pending.call.input.input = Some(input);
+                self.resolve(*pending);
+            }
+            Event::Fetched(pending, Err(error)) => self.turn_away(*pending, error),
+            Event::Loaded(loaded) => self.on_loaded(loaded),
+            Event::Stored(sending) => {
+                self.slots.release();
+                self.send(sending);
+            }
+        }
+    }
+
+    fn on_loaded(&mut self, Loaded { key, result, load_us }: Loaded) {
+        for mut ticket in self.shelf.loaded(key, result.as_ref().ok()) {
+            match &result {
+                Ok(prepared) => {
+                    ticket.prepared = Some(Arc::clone(prepared));
+                    ticket.load_us = load_us;
+                    self.slots.line_up(ticket);
+                }
+                Err(error) => {
+                    self.slots.leave(ticket.size_bytes);
+                    self.fail(ticket.responder, ticket.job_id, error.clone());
+                }
+            }
+        }
+        self.tally.prepared.set(self.shelf.len() as u64);
+    }
+
+    /// Refuses a call that is in the house.
+    pub(super) fn turn_away(&mut self, pending: Pending, error: ErrorBody) {
+        self.slots.leave(pending.size_bytes);
+        self.refuse(pending, error);
+    }
+
+    /// Refuses a call that is not in the house.
+    pub(super) fn refuse(&mut self, pending: Pending, error: ErrorBody) {
+        self.fail(pending.responder, pending.call.job_id, error);
+    }
+
+    /// Stores an output that is too large for a message, then sends where it lies. The call keeps its slot meanwhile.
+    pub(super) fn store_output(&mut self, finished: Finished, output: Vec<u8>, responder: Responder) {
+        let (storage, worker) = (self.storage.clone(), self.common.worker.clone());
+        self.errand(async move {
+            let job_id = finished.job_id.clone();
+            let reply = match put(&storage, &output).await {
+                Ok(stored) => reply(responder.form().unwrap_or(Form::Json), finished, Output::Stored(stored), &worker),
+                Err(error) => {
+                    tracing::warn!(%job_id, %error, "an output could not be stored");
+                    let message = "the guest answered, but its output is too large for a message and could not be stored";
+                    crate::endpoints::error_reply(&ErrorBody::new(ErrorCode::Internal, message).for_job(job_id))
+                }
+            };
+            Event::Stored(responder.deliver(reply))
+        });
+    }
+
+    fn errand(&mut self, errand: impl Future<Output = Event> + 'static) {
+        self.errands.push(errand.boxed_local());
+    }
+}
+
+async fn fetch(storage: Storage, stored: PayloadRef) -> Result<Bytes, ErrorBody> {
+    let payloads = Payloads::new(storage.assets().await?.payloads);
+    let told = |error: wess_service::payloads::PayloadError| ErrorBody::new(error.code(), error.to_string());
+    payloads.get(&stored, MAX_INPUT_BYTES).await.map_err(told)
+}
+
+async fn put(storage: &Storage, output: &[u8]) -> Result<PayloadRef, ErrorBody> {
+    let payloads = Payloads::new(storage.assets().await?.payloads);
+    payloads
+        .put(output)
+        .await
+        .map_err(|error| ErrorBody::new(error.code(), error.to_string()))
+}
+
+/// What a call waits for must come before its wait ends.
+async fn in_time<T>(
+    cut: CancellationToken,
+    expires: Instant,
+    wait: impl Future<Output = Result<T, ErrorBody>>,
+) -> Result<T, ErrorBody> {
+    let timed = tokio::time::timeout_at(expires.into(), wait);
+    match cut.run_until_cancelled(timed).await {
+        Some(Ok(come)) => come,
+        Some(Err(_)) => Err(expired()),
+        None => Err(stopping()),
+    }
+}
+
+pub(super) fn stopping() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Unavailable, "the worker is stopping")
+}
+
+pub(super) fn expired() -> ErrorBody {
+    ErrorBody::new(
+        ErrorCode::Expired,
+        "the call waited as long as it may, and no slot came free",
+    )
+}
+
+pub(super) fn overloaded() -> ErrorBody {
+    ErrorBody::new(
+        ErrorCode::Overloaded,
+        "all slots of this worker are busy and its queue is full",
+    )
+    .with("retry_after_ms", RETRY_AFTER.as_millis() as u64)
+}
+
+/// A hint to callers: a full queue of short calls is gone by then.
+const RETRY_AFTER: Duration = Duration::from_millis(100);

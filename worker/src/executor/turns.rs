@@ -1,0 +1,418 @@
+//! The executor's own loop. Each turn takes everything that has arrived, then runs guests for about a millisecond,
+//! then writes the replies; so it sees a backlog while there is time to refuse it, and the socket is never forgotten.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, Message, Subject};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wess_schemas::outcome::RunStats;
+use wess_schemas::{ErrorBody, ErrorCode, JobId};
+use wess_service::bus::Reply;
+use wess_service::lifecycle::Failure;
+
+use super::host::{CallHost, Outside, publish_logs};
+use super::inbox::Inbox;
+use super::lanes::{GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, first_turn, guest_future};
+use super::prepared::Shelf;
+use super::respond::{Responder, Sending};
+use super::slots::{Slots, Waits};
+use super::steps::{Errand, Pending, Ticket, expired, overloaded, stopping};
+use super::tally::Tally;
+use super::{Arrival, Common};
+use crate::call::{Call, Finished};
+use crate::endpoints::invoke::{self, Form};
+use crate::guest::{Ending, EnginePool, Run};
+use crate::registry::{Resolved, Storage};
+
+/// How long a turn runs guests before it looks at what has arrived.
+const TURN: Duration = Duration::from_millis(1);
+/// How often the line is searched for calls that have waited long enough.
+const SWEEP: Duration = Duration::from_millis(20);
+
+/// How long calls that were cut may take to be answered.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A guest under way, and who waits for it.
+pub struct Running {
+    responder: Responder,
+    job_id: JobId,
+    module: Arc<Resolved>,
+    function: String,
+    stats: RunStats,
+}
+
+/// One executor, on its own thread.
+pub struct Executor {
+    pub(super) common: Arc<Common>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) engines: Arc<EnginePool>,
+    pub(super) shelf: Shelf<Ticket>,
+    pub(super) slots: Slots<Ticket>,
+    pub(super) storage: Storage,
+    pub(super) errands: FuturesUnordered<Errand>,
+    client: Client,
+    inbox: Inbox,
+    door: mpsc::Receiver<Arrival>,
+    outside: Arc<Outside>,
+    suspended: FuturesUnordered<Suspended<Running>>,
+    slow_lane: SlowLane<Running>,
+    slow_ends: mpsc::UnboundedReceiver<(GuestEnd, Running)>,
+    outbox: Vec<(Subject, Reply)>,
+    sweep: Interval,
+    pub(super) cut: CancellationToken,
+}
+
+impl Executor {
+    /// Connects and subscribes.
+    pub async fn open(
+        index: usize,
+        common: Arc<Common>,
+        tally: Arc<Tally>,
+        door: mpsc::Receiver<Arrival>,
+        cut: CancellationToken,
+    ) -> Result<Self, Failure> {
+        let connection = common
+            .nats
+            .connect(&format!("wess-worker-{}-{index}", common.worker))
+            .await?;
+        let client = connection.client;
+        let storage = Storage::new(client.clone(), common.assets.clone());
+        let (slow_ended, slow_ends) = mpsc::unbounded_channel();
+        let slow_lane = SlowLane::start(format!("wess-slow-{index}"), slow_ended, cut.clone())
+            .map_err(Failure::internal)?;
+        let (outside, lines) = Outside::new(storage.clone(), Arc::clone(&tally));
+        let logs = TaskTracker::new();
+        logs.spawn(publish_logs(client.clone(), common.subjects.clone(), lines));
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            tally,
+            engines: Arc::new(EnginePool::new(common.bounds.slots as u32, common.ticker.clone())),
+            shelf: Shelf::new(),
+            slots: Slots::new(common.bounds),
+            storage,
+            errands: FuturesUnordered::new(),
+            inbox: Inbox::open(&client, &common.subjects)
+                .await
+                .map_err(Failure::unavailable)?,
+            client,
+            door,
+            outside,
+            suspended: FuturesUnordered::new(),
+            slow_lane,
+            slow_ends,
+            outbox: Vec::new(),
+            sweep,
+            cut,
+            common,
+        })
+    }
+
+    /// Takes turns until `shutdown`, then finishes what it has taken.
+    pub async fn run(&mut self, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = poll_fn(|context| self.poll_arrivals(context)) => {}
+            }
+            self.take_turn().await;
+        }
+        self.inbox.drain().await;
+        self.door.close();
+        let cut = self.cut.clone();
+        cut.run_until_cancelled(self.finish_all()).await;
+        self.cut_off();
+        if tokio::time::timeout(LAST_WORDS, self.finish_all()).await.is_err() {
+            tracing::error!(
+                busy = self.slots.busy(),
+                waiting = self.slots.waiting(),
+                "calls are left without an answer"
+            );
+        }
+        if let Err(error) = self.client.flush().await {
+            tracing::warn!(%error, "the last replies may not have been sent");
+        }
+    }
+
+    async fn finish_all(&mut self) {
+        while !(self.inbox.is_drained() && self.slots.is_empty() && self.door.is_empty()) {
+            poll_fn(|context| self.poll_arrivals(context)).await;
+            self.take_turn().await;
+        }
+    }
+
+    async fn take_turn(&mut self) {
+        self.start_guests();
+        self.tally.slots_busy.set(self.slots.busy() as u64);
+        self.tally.waiting.set(self.slots.waiting() as u64);
+        for (subject, reply) in std::mem::take(&mut self.outbox) {
+            if let Err(error) = self
+                .client
+                .publish_with_headers(subject, reply.headers, reply.payload)
+                .await
+            {
+                tracing::warn!(%error, "a reply was not published");
+            }
+        }
+        if self.slots.can_start() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Takes everything that has arrived; pending only if nothing has and nothing could start.
+    fn poll_arrivals(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut any = self.slots.can_start();
+        while let Poll::Ready(Some((end, running))) = self.slow_ends.poll_recv(context) {
+            self.finish(end, running);
+            any = true;
+        }
+        while let Poll::Ready(Some(resumed)) = self.suspended.poll_next_unpin(context) {
+            match resumed {
+                Resumed::Ended(end, running) => self.finish(end, running),
+                Resumed::Overstayed(guest, running) => self.move_over(guest, running),
+            }
+            any = true;
+        }
+        while let Poll::Ready(Some(event)) = self.errands.poll_next_unpin(context) {
+            self.on_event(event);
+            any = true;
+        }
+        while !self.inbox.is_drained()
+            && let Poll::Ready(message) = self.inbox.poll_next(context)
+        {
+            if let Some(message) = message {
+                self.take_message(message);
+            }
+            any = true;
+        }
+        while let Poll::Ready(Some(arrival)) = self.door.poll_recv(context) {
+            self.take_arrival(arrival);
+            any = true;
+        }
+        if self.slots.has_line() && self.sweep.poll_tick(context).is_ready() {
+            self.turn_expired_away();
+            any = true;
+        }
+        if any { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn take_message(&mut self, message: Message) {
+        let arrived = Instant::now();
+        let reply = message.reply;
+        if reply
+            .as_ref()
+            .is_some_and(|reply| !self.common.subjects.may_reply_to(reply))
+        {
+            self.tally.forged_replies.add(1);
+            return tracing::warn!(subject = %message.subject, "refused a call whose reply would forge a record");
+        }
+        let endpoint = match self.common.subjects.parse(&message.subject) {
+            Ok(endpoint) => endpoint,
+            Err(why) => {
+                let error = ErrorBody::new(ErrorCode::InvalidRequest, why.to_string());
+                return self.fail(Responder::Nats(Form::Raw, reply), JobId::generate(), error);
+            }
+        };
+        let responder = Responder::Nats(invoke::form(&endpoint), reply);
+        let call = invoke::parse(endpoint, message.headers.as_ref(), message.payload, arrived);
+        self.take_call(call, responder);
+    }
+
+    fn take_arrival(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Step(call, waiting) => self.take_call(Ok(*call), Responder::Step(waiting)),
+            Arrival::Message {
+                endpoint,
+                headers,
+                payload,
+                reply,
+            } => {
+                let responder = Responder::Door(invoke::form(&endpoint), reply);
+                let call = invoke::parse(endpoint, Some(&headers), payload, Instant::now());
+                self.take_call(call, responder);
+            }
+        }
+    }
+
+    fn take_call(&mut self, call: Result<Call, ErrorBody>, responder: Responder) {
+        let call = match call {
+            Ok(call) => call,
+            Err(error) => return self.fail(responder, JobId::generate(), error),
+        };
+        let size_bytes = call.size_bytes();
+        let pending = Pending {
+            call,
+            responder,
+            size_bytes,
+        };
+        if self.slots.enter(size_bytes) {
+            self.resolve(pending)
+        } else {
+            self.refuse(pending, overloaded())
+        }
+    }
+
+    fn start_guests(&mut self) {
+        let turn_ends = Instant::now() + TURN;
+        while let Some(ticket) = self.slots.start() {
+            self.start(ticket);
+            if Instant::now() >= turn_ends {
+                return;
+            }
+        }
+    }
+
+    fn start(&mut self, ticket: Ticket) {
+        let now = Instant::now();
+        let (Some(prepared), true) = (ticket.prepared.clone(), ticket.expires() > now) else {
+            self.slots.release();
+            return self.fail(ticket.responder, ticket.job_id, expired());
+        };
+        let waited_us = now.duration_since(ticket.arrived).as_micros() as u64;
+        let stats = RunStats {
+            queue_us: waited_us.saturating_sub(ticket.load_us),
+            load_us: ticket.load_us,
+            cold: ticket.load_us > 0,
+            ..RunStats::default()
+        };
+        let host = CallHost {
+            job_id: ticket.job_id.clone(),
+            module: Arc::clone(&ticket.module),
+            outside: Arc::clone(&self.outside),
+        };
+        let running = Running {
+            responder: ticket.responder,
+            job_id: ticket.job_id,
+            module: ticket.module,
+            function: ticket.plan.function().to_owned(),
+            stats,
+        };
+        let budget = Arc::clone(&self.common.budget);
+        let run = Run {
+            plan: ticket.plan,
+            limits: ticket.limits,
+            host: Arc::new(host),
+            budget,
+        };
+        match first_turn(guest_future(prepared, run)) {
+            Polled::Ended(end) => self.finish(end, running),
+            Polled::Overstayed(guest) => self.move_over(guest, running),
+            Polled::Waits(guest) => self.suspended.push(Suspended::new(guest, running)),
+        }
+    }
+
+    fn move_over(&mut self, guest: GuestFuture, running: Running) {
+        self.tally.overstayed.add(1);
+        self.slow_lane.take(guest, running);
+    }
+
+    /// A guest is no longer: its call is answered, and its slot is free unless the answer has to be stored first.
+    fn finish(&mut self, end: GuestEnd, running: Running) {
+        let Running {
+            responder,
+            job_id,
+            module,
+            function,
+            mut stats,
+        } = running;
+        let result = match end {
+            GuestEnd::Ended(Ending {
+                result,
+                run_us,
+                fuel,
+                memory_peak_bytes,
+            }) => {
+                self.tally.ran(run_us);
+                (stats.run_us, stats.fuel, stats.memory_peak_bytes) = (run_us, fuel, Some(memory_peak_bytes));
+                result.map_err(|fault| {
+                    tracing::info!(%job_id, module = %module.digest, function, run_us, %fault, "a guest failed");
+                    fault.to_error()
+                })
+            }
+            GuestEnd::Panicked => Err(ErrorBody::new(
+                ErrorCode::Internal,
+                "the worker failed while the guest ran",
+            )),
+            GuestEnd::Cut => Err(ErrorBody::new(
+                ErrorCode::Internal,
+                "the worker stopped before the guest ended",
+            )),
+        };
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.slots.release();
+                return self.fail(responder, job_id, error);
+            }
+        };
+        self.tally.succeeded.add(1);
+        if let Some(form) = responder.form() {
+            self.tally
+                .answer(form, stats.queue_us + stats.load_us + stats.run_us, None);
+        }
+        self.tally.cold.add(u64::from(stats.cold));
+        let finished = Finished {
+            job_id,
+            module,
+            function,
+            answer,
+            stats,
+        };
+        let inline_bytes = self.client.server_info().max_payload / 2;
+        match responder.answer(Ok(finished), inline_bytes, &self.common.worker) {
+            Sending::Store(finished, output, responder) => self.store_output(*finished, output, responder),
+            sending => {
+                self.slots.release();
+                self.send(sending);
+            }
+        }
+    }
+
+    /// Answers a call that has neither a slot nor a place in the house any more.
+    pub(super) fn fail(&mut self, responder: Responder, job_id: JobId, error: ErrorBody) {
+        self.tally.fail(error.code());
+        if let Some(form) = responder.form() {
+            self.tally.answer(form, 0, Some(&error));
+        }
+        let sending = responder.answer(Err(error.for_job(job_id)), usize::MAX, &self.common.worker);
+        self.send(sending);
+    }
+
+    pub(super) fn send(&mut self, sending: Sending) {
+        match sending {
+            Sending::Publish(subject, reply) => self.outbox.push((subject, reply)),
+            Sending::Done | Sending::Store(..) => {}
+        }
+    }
+
+    fn turn_expired_away(&mut self) {
+        for ticket in self.slots.take_expired(Instant::now()) {
+            self.fail(ticket.responder, ticket.job_id, expired());
+        }
+    }
+
+    /// Answers everybody who is still here: grace is over.
+    fn cut_off(&mut self) {
+        let lined_up = self.slots.take_all();
+        let loading = self.shelf.take_waiting();
+        for ticket in &loading {
+            self.slots.leave(ticket.size_bytes());
+        }
+        for ticket in lined_up.into_iter().chain(loading) {
+            self.fail(ticket.responder, ticket.job_id, stopping());
+        }
+        let suspended = std::mem::take(&mut self.suspended);
+        for running in suspended.into_iter().filter_map(Suspended::cut) {
+            self.finish(GuestEnd::Cut, running);
+        }
+    }
+}

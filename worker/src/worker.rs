@@ -1,0 +1,154 @@
+//! A running worker: its registry, its executors and its control plane, and the door to them in this process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry as Metrics;
+use wess_schemas::WorkerId;
+use wess_service::lifecycle::{Failure, Lifecycle};
+use wess_service::upkeep;
+
+use crate::config::Config;
+use crate::control::{Control, ControlParts};
+use crate::door::Door;
+use crate::endpoints::chain::Chains;
+use crate::endpoints::discovery::{CountRequests, EndpointCounts, EndpointName};
+use crate::endpoints::invoke::Form;
+use crate::executor::tally::{Tallies, Tally};
+use crate::executor::{self, Common, Executors};
+use crate::fleet::{CountSlots, Fleet, SlotCounts};
+use crate::guest::{Compiler, MemoryBudget, Ticker};
+use crate::metrics;
+use crate::registry::Registry;
+
+/// How long a start waits for the catalog in JetStream before it serves from the local copy.
+const CATALOG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A worker that answers. It drains when its lifecycle shuts down.
+pub struct Worker {
+    id: WorkerId,
+    door: Door,
+}
+
+impl Worker {
+    /// Opens everything. Once this returns, the server knows every subscription, and the worker beats.
+    pub async fn start(
+        config: Config,
+        lifecycle: &Lifecycle,
+        metrics: &mut Metrics,
+    ) -> Result<Self, Failure> {
+        let id = WorkerId::generate();
+        let subjects = config.nats.subjects.clone();
+        let connection = config.nats.connect(&format!("wess-worker-{id}")).await?;
+        let compiler = Compiler::new().map_err(Failure::internal)?;
+        let registry = Registry::open(
+            &config.registry,
+            config.assets.clone(),
+            &connection,
+            compiler,
+            lifecycle,
+        )
+        .await?;
+        if !registry.replayed(CATALOG_PATIENCE).await {
+            tracing::warn!(
+                modules = registry.modules(),
+                "JetStream is away: starting from the local copy"
+            );
+        }
+        upkeep::spawn(lifecycle, &connection, config.assets.clone());
+        let common = Common::new(&id, &config, registry.clone())?;
+        let budget = Arc::clone(&common.budget);
+        let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
+        let tallies = Tallies(executors.tallies());
+        let fleet = Fleet::listen(id.clone(), &subjects, &connection, registry.revision(), lifecycle)
+            .await
+            .map_err(Failure::unavailable)?;
+        let control = Control::new(ControlParts {
+            worker: id.clone(),
+            subjects: subjects.clone(),
+            registry: registry.clone(),
+            fleet: fleet.clone(),
+            policy: config.policy,
+            max_module_bytes: config.registry.max_module_bytes(),
+            chains: Chains {
+                executors: executors.clone(),
+                storage: registry.storage().clone(),
+                worker: id.clone(),
+            },
+            call_counts: count_calls(tallies.clone()),
+        });
+        control
+            .serve(&connection.client, lifecycle)
+            .await
+            .map_err(Failure::unavailable)?;
+        fleet.beat(count_slots(tallies.clone(), config.bounds.slots), lifecycle);
+        registry.stats().register(metrics);
+        metrics::register(metrics, tallies, &registry, budget, control.forged_replies());
+        Ok(Self {
+            id,
+            door: Door {
+                subjects,
+                executors,
+                control,
+            },
+        })
+    }
+
+    /// This worker, as replies and beats name it.
+    pub fn id(&self) -> &WorkerId {
+        &self.id
+    }
+
+    /// The way to this worker from inside its process.
+    pub fn door(&self) -> Door {
+        self.door.clone()
+    }
+}
+
+impl Common {
+    fn new(id: &WorkerId, config: &Config, registry: Registry) -> Result<Self, Failure> {
+        Ok(Self {
+            worker: id.clone(),
+            subjects: config.nats.subjects.clone(),
+            registry,
+            policy: config.policy,
+            budget: MemoryBudget::new(config.memory_bytes),
+            ticker: Ticker::start().map_err(Failure::internal)?,
+            bounds: config.bounds,
+            nats: config.nats.clone(),
+            assets: config.assets.clone(),
+        })
+    }
+}
+
+async fn start_executors(
+    count: usize,
+    common: Arc<Common>,
+    lifecycle: &Lifecycle,
+) -> Result<Executors, Failure> {
+    let mut executors = Vec::new();
+    for index in 0..count {
+        executors.push(executor::start(index, Arc::clone(&common), lifecycle).await?);
+    }
+    Ok(Executors::new(executors))
+}
+
+fn count_calls(tallies: Tallies) -> CountRequests {
+    Arc::new(move |endpoint| match endpoint {
+        EndpointName::Invoke => tallies.counts(Form::Json),
+        EndpointName::InvokeRaw => tallies.counts(Form::Raw),
+        _ => EndpointCounts::default(),
+    })
+}
+
+fn count_slots(tallies: Tallies, slots: usize) -> CountSlots {
+    let total = (tallies.0.len() * slots) as u32;
+    Arc::new(move || {
+        let sum = |number: fn(&Tally) -> u64| tallies.sum(number) as u32;
+        SlotCounts {
+            busy: sum(|tally| tally.slots_busy.get()),
+            total,
+            waiting: sum(|tally| tally.waiting.get()),
+        }
+    })
+}
