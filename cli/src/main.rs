@@ -1,2 +1,40 @@
-//! Stub.
-fn main() {}
+//! The command `wess`: parse, do, exit. Stores and calls modules over NATS or HTTP, starts Wess, measures it.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod args;
+mod bench;
+mod commands;
+mod exit;
+mod fault;
+mod input;
+mod output;
+mod transport;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::FromArgMatches;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let matches = args::grammar().get_matches();
+    match Cli::from_arg_matches(&matches)
+        .unwrap_or_else(|error| error.exit())
+        .command
+    {
+        Command::Up(args) => up::run(*args),
+        Command::NatsServer(args) => up::become_nats_server(&args),
+        Command::Bench(args) => bench::run(args),
+        Command::BenchEcho(args) => bench::echo(args),
+        Command::Completions(args) => commands::completions(&args),
+        Command::Store(args) => commands::run(args),
+        Command::Invoke(args) => commands::run(args),
+        Command::Chain(args) => commands::run(args),
+        Command::Ls(args) => commands::run(args),
+        Command::Describe(args) => commands::run(args),
+        Command::Tag(args) => commands::run(args),
+        Command::Rm(args) => commands::run(args),
+    }
+}

@@ -1,0 +1,120 @@
+//! The flags of the commands that run for longer: `up`, `bench`, and the processes that those start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use wess_gateway::config::HttpOptions;
+use wess_service::admin::AdminOptions;
+use wess_service::nats::NatsOptions;
+use wess_service::telemetry::TelemetryOptions;
+use wess_worker::WorkerOptions;
+
+use super::Output;
+
+/// `wess up`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  wess up                                             everything on this machine, data in ./wess-data
+  wess up --data /var/lib/wess --http 127.0.0.1:8000
+  wess up --http 127.0.0.1:0 --admin 127.0.0.1:0 --nats-listen 127.0.0.1:0
+  wess up --nats nats://nats.example:4222 --nats-creds wess.creds
+Prints one line on stdout when it can answer: ready http=URL admin=URL nats=URL
+SIGTERM or Ctrl-C lets calls finish and stops everything; a second one cuts them short.")]
+pub struct UpArgs {
+    /// Where to serve HTTP; port 0 takes a free one.
+    #[arg(
+        long,
+        env = "WESS_HTTP",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDR"
+    )]
+    pub http: SocketAddr,
+    #[command(flatten)]
+    pub http_options: HttpOptions,
+    #[command(flatten)]
+    pub admin: AdminOptions,
+    #[command(flatten)]
+    pub worker: WorkerOptions,
+    /// Where the nats-server that is started listens; port 0 takes a free one.
+    #[arg(
+        long,
+        env = "WESS_NATS_LISTEN",
+        default_value = "127.0.0.1:4222",
+        value_name = "ADDR",
+        help_heading = "NATS"
+    )]
+    pub nats_listen: SocketAddr,
+    /// Which nats-server to start; else one is looked for on PATH and where scripts/setup installs it.
+    #[arg(long, env = "WESS_NATS_SERVER", value_name = "FILE", help_heading = "NATS")]
+    pub nats_server: Option<PathBuf>,
+    #[command(flatten)]
+    pub nats: NatsOptions,
+    #[command(flatten)]
+    pub telemetry: TelemetryOptions,
+}
+
+/// `wess bench`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  wess bench
+  wess bench --seconds 20 -o json > bench.json
+  setsid sh -c 'echo -19 > /proc/self/autogroup; exec wess bench'     shielded from other work
+It starts a nats-server, an echo and a worker of its own, in a temporary folder, and leaves nothing.
+Each is measured in turn, several times; the medians are shown.")]
+pub struct BenchArgs {
+    /// How long to measure calls in all, in seconds; starting, storing and restarting come on top.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(4..=3600))]
+    pub seconds: u64,
+    /// How often to measure each case.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=99))]
+    pub rounds: u64,
+    /// How many modules to store for the memory that one costs.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub modules: u64,
+    /// How many executors the worker has; one per core unless told.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub executors: Option<u16>,
+    /// Measure behind this server, which asks for no credentials; then no modules are stored in numbers.
+    #[arg(long, value_name = "URL", conflicts_with = "nats_server")]
+    pub nats: Option<String>,
+    /// Which nats-server to start.
+    #[arg(long, env = "WESS_NATS_SERVER", value_name = "FILE")]
+    pub nats_server: Option<PathBuf>,
+    /// For people, or for programs.
+    #[arg(
+        long,
+        short,
+        env = "WESS_OUTPUT",
+        value_enum,
+        default_value_t,
+        value_name = "FORM"
+    )]
+    pub output: Output,
+    /// Print the tables of docs/performance.md.
+    #[arg(long, conflicts_with = "output")]
+    pub markdown: bool,
+}
+
+/// `wess nats-server`.
+#[derive(Args)]
+pub struct NatsServerArgs {
+    /// Whose end is ours.
+    #[arg(long)]
+    pub parent: i32,
+    /// Which binary to become.
+    pub binary: PathBuf,
+    /// Its configuration.
+    pub config: PathBuf,
+}
+
+/// `wess bench-echo`.
+#[derive(Args)]
+pub struct BenchEchoArgs {
+    /// Where.
+    pub nats: String,
+    /// What to answer.
+    pub subject: String,
+}

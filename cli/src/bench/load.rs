@@ -1,0 +1,120 @@
+//! The generator: so many calls in flight over one connection, each answer timed and checked.
+//!
+//! One wildcard inbox for all of them: a slot is a reply subject, used again as soon as its answer is there. That
+//! costs the generator less than a request of the client library does, so that less of it is measured.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use async_nats::{Client, Message, Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use hdrhistogram::Histogram;
+
+/// How long the last answers may take after the time is over.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// What to send, for how long.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Where to.
+    pub subject: Subject,
+    /// What.
+    pub payload: Bytes,
+    /// What must come back.
+    pub expected: Bytes,
+    /// How many at once.
+    pub in_flight: usize,
+    /// How long.
+    pub duration: Duration,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Measured {
+    /// Answered calls.
+    pub calls: u64,
+    /// From the first call to the last answer.
+    pub elapsed: Duration,
+    /// From each call to its answer, in nanoseconds.
+    pub latency_ns: Histogram<u64>,
+}
+
+/// One connection with its inbox.
+pub struct Generator {
+    client: Client,
+    inbox: String,
+    answers: Subscriber,
+}
+
+impl Generator {
+    /// Subscribes the inbox.
+    pub async fn new(client: Client) -> anyhow::Result<Self> {
+        let inbox = client.new_inbox();
+        let answers = client.subscribe(format!("{inbox}.*")).await?;
+        client.flush().await?;
+        Ok(Self {
+            client,
+            inbox,
+            answers,
+        })
+    }
+
+    /// Sends until the time is over, then waits for the last answers.
+    pub async fn run(&mut self, load: &Load) -> anyhow::Result<Measured> {
+        let replies: Vec<Subject> = (0..load.in_flight)
+            .map(|slot| format!("{}.{slot}", self.inbox).into())
+            .collect();
+        let started = Instant::now();
+        let mut sent = vec![started; load.in_flight];
+        for (slot, reply) in replies.iter().enumerate() {
+            self.send(load, reply, &mut sent[slot]).await?;
+        }
+        let mut latency_ns = Histogram::new(3)?;
+        let mut flying = load.in_flight;
+        while flying > 0 {
+            let answer = tokio::time::timeout(load.duration + LAST_ANSWERS, self.answers.next());
+            let answer = answer
+                .await
+                .context("an answer is missing")?
+                .context("the connection is gone")?;
+            let slot = slot_of(&answer).context("an answer to nothing that was asked")?;
+            check(&answer, load)?;
+            latency_ns.record(sent[slot].elapsed().as_nanos() as u64)?;
+            if started.elapsed() < load.duration {
+                self.send(load, &replies[slot], &mut sent[slot]).await?;
+            } else {
+                flying -= 1;
+            }
+        }
+        Ok(Measured {
+            calls: latency_ns.len(),
+            elapsed: started.elapsed(),
+            latency_ns,
+        })
+    }
+
+    async fn send(&self, load: &Load, reply: &Subject, sent: &mut Instant) -> anyhow::Result<()> {
+        *sent = Instant::now();
+        Ok(self
+            .client
+            .publish_with_reply(load.subject.clone(), reply.clone(), load.payload.clone())
+            .await?)
+    }
+}
+
+fn slot_of(answer: &Message) -> Option<usize> {
+    answer.subject.rsplit('.').next()?.parse().ok()
+}
+
+/// A rate of wrong answers would be worth nothing.
+fn check(answer: &Message, load: &Load) -> anyhow::Result<()> {
+    let answered = || String::from_utf8_lossy(&answer.payload[..answer.payload.len().min(200)]).into_owned();
+    ensure!(
+        answer.payload == load.expected,
+        "{} answered {:?}",
+        load.subject,
+        answered()
+    );
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! `wess bench`: what this machine does, measured in one run against a bare echo behind the same nats-server.
+//!
+//! Leaves nothing behind: processes, folder and modules go with the run.
+
+mod cases;
+mod echo;
+mod load;
+mod modules;
+mod processes;
+mod report;
+mod rig;
+mod usage;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use wess_schemas::subject::Endpoint;
+use wess_schemas::{ModuleName, Reference};
+
+use crate::args::{BenchArgs, BenchEchoArgs, Output};
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::output;
+use crate::transport::over;
+
+use cases::{Field, Plan, Responder};
+use report::Report;
+use rig::{ECHO, Rig};
+
+/// `wess bench`.
+pub fn run(args: BenchArgs) -> ExitCode {
+    finish(args.output, block_on(measure_and_print(args)))
+}
+
+/// `wess bench-echo`, which [`run`] starts.
+pub fn echo(args: BenchEchoArgs) -> ExitCode {
+    finish(Output::Human, block_on(echo::answer(args)))
+}
+
+/// One thread: a generator on several is slower, and disturbs what it measures.
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+fn finish(output: Output, result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else {
+        return Exit::Done.into();
+    };
+    let fault = error
+        .downcast::<Fault>()
+        .unwrap_or_else(|error| Fault::local(Exit::Internal, format!("{error:#}")));
+    fault.print(output);
+    fault.exit().into()
+}
+
+async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
+    let report = measure(&args).await?;
+    match args.output {
+        Output::Json => output::json(&report)?,
+        Output::Human if args.markdown => output::text(&report.markdown())?,
+        Output::Human => output::text(&report.text())?,
+    }
+    Ok(())
+}
+
+async fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
+    let bar = ProgressBar::new(cases::count() + 2)
+        .with_style(ProgressStyle::with_template("{msg} {wide_bar} {eta}")?);
+    bar.set_message("starting");
+    let mut rig = Rig::start(args).await?;
+    let idle = usage::memory(rig.worker.pid());
+    bar.inc(1);
+    bar.set_message("calling");
+    let cases = measure_calls(&rig, args, &bar).await?;
+    bar.set_message("storing and restarting");
+    let modules = if rig.owns_server() {
+        let (restarted, cached) = modules::measure(rig, args.modules).await?;
+        rig = restarted;
+        Some(cached)
+    } else {
+        None
+    };
+    rig.stop().await?;
+    bar.finish_and_clear();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Report {
+        cores,
+        cases,
+        idle,
+        modules,
+    })
+}
+
+async fn measure_calls(rig: &Rig, args: &BenchArgs, bar: &ProgressBar) -> anyhow::Result<Vec<cases::Case>> {
+    let client = rig.connect().await?;
+    let transport = over(client.clone(), rig.subjects());
+    let name: ModuleName = format!("wess-bench-{}", std::process::id()).parse()?;
+    modules::store(transport.as_ref(), name.clone(), 0).await?;
+    let module = Reference::Latest(name);
+    let subject = rig
+        .subjects()
+        .endpoint(&Endpoint::InvokeRaw(module.clone(), None));
+    let field = Field {
+        echo: Responder {
+            subject: ECHO.into(),
+            answer: <[u8]>::to_vec,
+            pid: rig.echo.pid(),
+        },
+        worker: Responder {
+            subject: subject.into(),
+            answer: <[u8]>::to_ascii_uppercase,
+            pid: rig.worker.pid(),
+        },
+        nats_pid: rig.nats_pid(),
+    };
+    let plan = Plan {
+        total: Duration::from_secs(args.seconds),
+        rounds: args.rounds,
+    };
+    let cases = cases::measure(client, &field, plan, || bar.inc(1)).await;
+    transport.delete(module).await?;
+    cases
+}

@@ -1,0 +1,151 @@
+//! Many modules in one worker: what a cached one costs in memory, and that a restart compiles nothing again.
+
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use async_nats::Client;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use wess_schemas::subject::Endpoint;
+use wess_schemas::{ModuleName, Reference};
+
+use super::processes::Process;
+use super::rig::Rig;
+use super::usage::{Memory, memory};
+use crate::output;
+use crate::transport::{NewModule, Transport, over};
+
+/// The guest that answers in upper case.
+const UPPER: &str = include_str!("upper.wat");
+/// How many are stored or called at once.
+const AT_ONCE: usize = 16;
+
+/// What many modules cost, after a restart.
+#[derive(Debug, Serialize)]
+pub struct Cached {
+    /// How many.
+    pub modules: u64,
+    /// What a stored module costs that was not called yet, in bytes.
+    pub stored_bytes: u64,
+    /// What a module costs on top once it was called, in bytes.
+    pub cached_bytes: u64,
+    /// From the worker's start to its `ready` line, in milliseconds.
+    pub start_ms: u64,
+    /// The first call after the restart, in microseconds.
+    pub first_call_us: u64,
+    /// Compilations while every module was called after the restart.
+    pub compilations: u64,
+}
+
+impl Cached {
+    /// For people.
+    pub fn facts(&self) -> Vec<[String; 2]> {
+        let count = self.modules;
+        vec![
+            [
+                format!("each of {count} stored modules"),
+                output::size(self.stored_bytes),
+            ],
+            [
+                format!("each of {count} cached modules, on top"),
+                output::size(self.cached_bytes),
+            ],
+            [
+                format!("start with {count} modules"),
+                format!("{} ms", self.start_ms),
+            ],
+            [
+                "first call after a restart".into(),
+                format!("{} µs", self.first_call_us),
+            ],
+            [
+                format!("compilations in {count} calls after a restart"),
+                self.compilations.to_string(),
+            ],
+        ]
+    }
+}
+
+/// The benchmark's guest, stored under `name`; `number` makes its bytes its own.
+pub async fn store(transport: &dyn Transport, name: ModuleName, number: u64) -> anyhow::Result<()> {
+    let text = UPPER.replace("(memory ", &format!("(@custom \"number\" \"{number}\") (memory "));
+    let wasm: Bytes = wat::parse_str(text)?.into();
+    transport
+        .store(NewModule {
+            name,
+            wasm,
+            limits: None,
+        })
+        .await?;
+    Ok(())
+}
+
+/// Stores them, calls each, restarts the worker, and calls each again.
+pub async fn measure(rig: Rig, count: u64) -> anyhow::Result<(Rig, Cached)> {
+    let client = rig.connect().await?;
+    let transport = over(client.clone(), rig.subjects());
+    let names = || (1..=count).map(|number| format!("tiny-{number}").parse::<ModuleName>());
+    let empty = used(&rig.worker)?;
+    let stores = stream::iter(names().zip(1..)).map(|(name, number)| {
+        let transport = transport.as_ref();
+        async move { store(transport, name?, number).await }
+    });
+    stores.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    let stored = used(&rig.worker)?;
+    let subjects = names().map(|name| {
+        Ok(rig
+            .subjects()
+            .endpoint(&Endpoint::InvokeRaw(Reference::Latest(name?), None)))
+    });
+    let subjects: Vec<String> = subjects.collect::<anyhow::Result<_>>()?;
+    call_each(&client, &subjects).await?;
+
+    let starting = Instant::now();
+    let rig = rig.restart_worker().await?;
+    let start_ms = starting.elapsed().as_millis() as u64;
+    let (before, compiled) = (used(&rig.worker)?, compilations(&rig.worker).await?);
+    let calling = Instant::now();
+    call_each(&client, &subjects[..1]).await?;
+    let first_call_us = calling.elapsed().as_micros() as u64;
+    call_each(&client, &subjects).await?;
+    let each = |more: Memory, less: Memory| more.resident_bytes.saturating_sub(less.resident_bytes) / count;
+    let cached = Cached {
+        modules: count,
+        stored_bytes: each(stored, empty),
+        cached_bytes: each(used(&rig.worker)?, before),
+        start_ms,
+        first_call_us,
+        compilations: compilations(&rig.worker).await? - compiled,
+    };
+    Ok((rig, cached))
+}
+
+fn used(worker: &Process) -> anyhow::Result<Memory> {
+    memory(worker.pid()).context("memory is read from /proc, which is not here")
+}
+
+async fn call_each(client: &Client, subjects: &[String]) -> anyhow::Result<()> {
+    let calls = stream::iter(subjects).map(|subject| async move {
+        let answer = client.request(subject.clone(), "hello".into()).await?;
+        ensure!(
+            answer.payload == "HELLO",
+            "{subject} answered {:?}",
+            answer.payload
+        );
+        Ok(())
+    });
+    calls.buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// As the worker counts them.
+async fn compilations(worker: &Process) -> anyhow::Result<u64> {
+    let metrics = reqwest::get(format!("{}/metrics", worker.value("admin")?))
+        .await?
+        .text()
+        .await?;
+    let lines = metrics.lines().filter(|line| line.starts_with(COMPILATIONS));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    Ok(values.sum())
+}
+const COMPILATIONS: &str = "wess_compilations_total";

@@ -1,0 +1,133 @@
+//! What was measured, for people, for programs and for docs/performance.md.
+
+use serde::Serialize;
+
+use super::cases::{Case, Sample};
+use super::modules::Cached;
+use super::usage::Memory;
+use crate::output;
+
+/// Everything that one run measured.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Processor cores of this machine.
+    pub cores: usize,
+    /// Each case.
+    pub cases: Vec<Case>,
+    /// The worker's memory when it had just started.
+    pub idle: Option<Memory>,
+    /// Many modules, and a restart. Only with a server of our own.
+    pub modules: Option<Cached>,
+}
+
+impl Report {
+    /// Tables with a line above them each.
+    pub fn text(&self) -> String {
+        let calls = output::table(COLUMNS, self.rows());
+        let facts = output::table(["MEASURED", ""], self.facts());
+        format!("{calls}\n\n{facts}")
+    }
+
+    /// The same as Markdown.
+    pub fn markdown(&self) -> String {
+        let calls = output::markdown(COLUMNS, self.rows());
+        let facts = output::markdown(["measured", ""], self.facts());
+        format!("{calls}\n\n{facts}")
+    }
+
+    fn rows(&self) -> Vec<[String; 10]> {
+        let of_case = |case: &Case| {
+            [
+                row(case, "echo", &case.echo, String::new()),
+                row(case, "worker", &case.worker, format!("{:.2}", case.ratio)),
+            ]
+        };
+        self.cases.iter().flat_map(of_case).collect()
+    }
+
+    fn facts(&self) -> Vec<[String; 2]> {
+        let mut facts = vec![["cores".into(), self.cores.to_string()]];
+        if let Some(idle) = self.idle {
+            facts.push(["idle worker, resident".into(), output::size(idle.resident_bytes)]);
+            facts.push(["idle worker, its own".into(), output::size(idle.anonymous_bytes)]);
+        }
+        if let Some(cached) = &self.modules {
+            facts.extend(cached.facts());
+        }
+        facts
+    }
+}
+
+const COLUMNS: [&str; 10] = [
+    "in flight",
+    "bytes",
+    "who",
+    "calls/s",
+    "of echo",
+    "p50 µs",
+    "p99 µs",
+    "CPU µs: nats",
+    "responder",
+    "generator",
+];
+
+fn row(case: &Case, who: &str, sample: &Sample, ratio: String) -> [String; 10] {
+    let cpu = |us: Option<f64>| us.map_or_else(|| "?".into(), |us| format!("{us:.1}"));
+    [
+        case.in_flight.to_string(),
+        case.bytes.to_string(),
+        who.into(),
+        format!("{:.0}", sample.calls_per_s),
+        ratio,
+        format!("{:.0}", sample.p50_us),
+        format!("{:.0}", sample.p99_us),
+        cpu(sample.cpu_us.nats),
+        cpu(sample.cpu_us.responder),
+        cpu(sample.cpu_us.generator),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::cases::Cpu;
+
+    #[test]
+    fn a_case_is_a_line_for_each_and_what_is_unknown_says_so() {
+        let cpu_us = Cpu {
+            nats: None,
+            responder: Some(1.25),
+            generator: Some(2.0),
+        };
+        let sample = Sample {
+            calls_per_s: 103_300.4,
+            p50_us: 400.2,
+            p99_us: 900.0,
+            cpu_us,
+        };
+        let case = Case {
+            in_flight: 50,
+            bytes: 64,
+            echo: sample,
+            worker: sample,
+            ratio: 0.612,
+        };
+        let report = Report {
+            cores: 2,
+            cases: vec![case],
+            idle: None,
+            modules: None,
+        };
+        let [echo, worker] = report.rows().try_into().unwrap();
+        assert_eq!(
+            echo,
+            ["50", "64", "echo", "103300", "", "400", "900", "?", "1.2", "2.0"]
+        );
+        assert_eq!((worker[2].as_str(), worker[4].as_str()), ("worker", "0.61"));
+        assert!(
+            report.markdown().starts_with("| in flight |"),
+            "{}",
+            report.markdown()
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! What a run measures with: a nats-server, an echo and a worker, each a process, all in one temporary folder.
+
+use std::path::Path;
+
+use anyhow::Context;
+use async_nats::Client;
+use tempfile::TempDir;
+use tokio::process::Command;
+use wess_schemas::subject::{Prefix, Subjects};
+
+use super::processes::Process;
+use crate::args::BenchArgs;
+use crate::up::{NatsServer, Settings, find};
+
+/// Where the echo listens.
+pub const ECHO: &str = "wess-bench.echo";
+
+/// All processes of a run. Whatever is still running when it is dropped is killed.
+pub struct Rig {
+    folder: TempDir,
+    server: Option<NatsServer>,
+    url: String,
+    prefix: Prefix,
+    executors: Option<u16>,
+    /// The bare responder.
+    pub echo: Process,
+    /// Ours.
+    pub worker: Process,
+}
+
+impl Rig {
+    /// Starts everything.
+    pub async fn start(args: &BenchArgs) -> anyhow::Result<Self> {
+        let folder = TempDir::with_prefix("wess-bench-").context("a temporary folder is needed")?;
+        let server = match args.nats {
+            Some(_) => None,
+            None => Some(start_server(args.nats_server.as_deref(), folder.path()).await?),
+        };
+        let url = args
+            .nats
+            .clone()
+            .or_else(|| server.as_ref().map(NatsServer::url))
+            .unwrap_or_default();
+        // Workers that are there already must not answer for ours.
+        let prefix: Prefix = format!("wess-bench-{}", std::process::id()).parse()?;
+        let echo = Process::start(echo(&url)?, &folder.path().join("echo.log")).await?;
+        let worker = start_worker(folder.path(), &url, &prefix, args.executors).await?;
+        Ok(Self {
+            folder,
+            server,
+            url,
+            prefix,
+            executors: args.executors,
+            echo,
+            worker,
+        })
+    }
+
+    /// Whether the server is ours, so that what we leave in it goes with it.
+    pub fn owns_server(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// The server's process, when it is ours.
+    pub fn nats_pid(&self) -> Option<u32> {
+        self.server.as_ref().map(NatsServer::pid)
+    }
+
+    /// What the worker listens on.
+    pub fn subjects(&self) -> Subjects {
+        Subjects::new(self.prefix.clone())
+    }
+
+    /// A connection as bare as the echo's.
+    pub async fn connect(&self) -> anyhow::Result<Client> {
+        async_nats::connect(&self.url)
+            .await
+            .with_context(|| format!("cannot connect to {}", self.url))
+    }
+
+    /// Stops the worker and starts it again on the same folder.
+    pub async fn restart_worker(self) -> anyhow::Result<Self> {
+        self.worker.stop().await?;
+        let worker = start_worker(self.folder.path(), &self.url, &self.prefix, self.executors).await?;
+        Ok(Self { worker, ..self })
+    }
+
+    /// Stops everything in order.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.worker.stop().await?;
+        drop(self.echo);
+        if let Some(server) = self.server {
+            server.stop().await;
+        }
+        Ok(self.folder.close()?)
+    }
+}
+
+async fn start_server(named: Option<&Path>, folder: &Path) -> anyhow::Result<NatsServer> {
+    let listen = ([127, 0, 0, 1], 0).into();
+    Ok(NatsServer::start(Settings {
+        binary: find(named)?,
+        folder: folder.join("nats"),
+        listen,
+    })
+    .await?)
+}
+
+fn echo(url: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["bench-echo", url, ECHO]);
+    Ok(command)
+}
+
+async fn start_worker(
+    folder: &Path,
+    url: &str,
+    prefix: &Prefix,
+    executors: Option<u16>,
+) -> anyhow::Result<Process> {
+    let mut command = Command::new(std::env::current_exe()?.with_file_name("wess-worker"));
+    command.args([
+        "--nats",
+        url,
+        "--prefix",
+        &prefix.to_string(),
+        "--admin",
+        "127.0.0.1:0",
+    ]);
+    command.arg("--data").arg(folder.join("worker"));
+    if let Some(executors) = executors {
+        command.args(["--executors", &executors.to_string()]);
+    }
+    Process::start(command, &folder.join("worker.log")).await
+}

@@ -1,0 +1,135 @@
+//! `wess describe`: what a module is, which functions it has, which versions there are.
+
+use wess_schemas::module::{FunctionExport, Module, ValueType, VersionSummary};
+use wess_schemas::{Limits, Tag};
+
+use super::Ask;
+use crate::args::{DescribeArgs, Output, Remote};
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::{output, transport};
+
+impl Ask for DescribeArgs {
+    fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    async fn ask(self) -> Result<Exit, Fault> {
+        let transport = transport::open(&self.remote).await?;
+        let module = transport.get(self.reference).await?;
+        match self.remote.output {
+            Output::Json => output::json(&module)?,
+            Output::Human => {
+                output::text(&[facts(&module), functions(&module), versions(&module)].join("\n\n"))?
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn facts(module: &Module) -> String {
+    let rows = [
+        ("module", format!("{}@{}", module.name, module.version)),
+        ("abi", module.abi.as_str().into()),
+        ("size", output::size(module.size)),
+        ("digest", module.digest.to_string()),
+        ("id", module.id.to_string()),
+        ("limits", limits(&module.limits)),
+    ];
+    let lines = rows.into_iter().filter(|(_, value)| !value.is_empty());
+    lines
+        .map(|(name, value)| format!("{name:8}{value}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn functions(module: &Module) -> String {
+    output::table(
+        ["FUNCTION", "SIGNATURE"],
+        module
+            .exports
+            .iter()
+            .map(|export| [export.name.clone(), signature(export)]),
+    )
+}
+
+fn signature(export: &FunctionExport) -> String {
+    let list = |types: &[ValueType]| {
+        types
+            .iter()
+            .map(|value| value.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match &export.results[..] {
+        [] => format!("({})", list(&export.params)),
+        [single] => format!("({}) -> {}", list(&export.params), single.as_str()),
+        several => format!("({}) -> ({})", list(&export.params), list(several)),
+    }
+}
+
+fn versions(module: &Module) -> String {
+    let row = |version: &VersionSummary| {
+        let tags = module
+            .tags
+            .iter()
+            .filter(|(_, named)| **named == version.version)
+            .map(|(tag, _)| tag);
+        [
+            version.version.to_string(),
+            tags.map(Tag::to_string).collect::<Vec<_>>().join(" "),
+            output::size(version.size),
+            version.created.to_string(),
+            version.digest.to_string(),
+        ]
+    };
+    output::table(
+        ["VERSION", "TAGS", "SIZE", "STORED", "DIGEST"],
+        module.versions.iter().map(row),
+    )
+}
+
+fn limits(limits: &Limits) -> String {
+    let said = [
+        limits.timeout_ms.map(|ms| format!("{ms} ms")),
+        limits.memory_mb.map(|mib| format!("{mib} MiB memory")),
+        limits.fuel.map(|fuel| format!("{fuel} fuel")),
+        limits
+            .output_bytes
+            .map(|bytes| format!("{bytes} bytes of output")),
+    ];
+    said.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_reads_as_in_wit_and_rust() {
+        let export = |params: &[ValueType], results: &[ValueType]| {
+            signature(&FunctionExport {
+                name: "f".into(),
+                params: params.into(),
+                results: results.into(),
+            })
+        };
+        assert_eq!(export(&[], &[]), "()");
+        assert_eq!(
+            export(&[ValueType::I32, ValueType::I64], &[ValueType::F64]),
+            "(i32, i64) -> f64"
+        );
+        assert_eq!(export(&[], &[ValueType::I32, ValueType::Ref]), "() -> (i32, ref)");
+    }
+
+    #[test]
+    fn only_limits_that_are_there_are_said() {
+        assert_eq!(limits(&Limits::default()), "");
+        let some = Limits {
+            memory_mb: Some(16),
+            fuel: Some(9),
+            ..Limits::default()
+        };
+        assert_eq!(limits(&some), "16 MiB memory, 9 fuel");
+    }
+}

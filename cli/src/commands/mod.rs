@@ -1,0 +1,53 @@
+//! The commands that ask a running Wess: one file each, each an [`Ask`].
+//!
+//! stdout gets the answer and nothing else; what failed goes to stderr in the form that was asked for.
+
+mod chain;
+mod describe;
+mod invoke;
+mod ls;
+mod rm;
+mod store;
+mod tag;
+
+use std::process::ExitCode;
+
+use crate::args::{CompletionsArgs, Remote, grammar};
+use crate::exit::Exit;
+use crate::fault::Fault;
+
+/// A command that asks one thing.
+pub trait Ask {
+    /// Where to ask, and in which form to answer.
+    fn remote(&self) -> &Remote;
+
+    /// Takes in what it needs, asks, prints the answer and says how it went.
+    async fn ask(self) -> Result<Exit, Fault>;
+}
+
+/// Runs a command on a runtime of its own.
+pub fn run(command: impl Ask) -> ExitCode {
+    let output = command.remote().output;
+    let exit = block_on(command.ask()).unwrap_or_else(|fault| {
+        fault.print(output);
+        fault.exit()
+    });
+    exit.into()
+}
+
+fn block_on(asking: impl Future<Output = Result<Exit, Fault>>) -> Result<Exit, Fault> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime
+        .map_err(|error| Fault::local(Exit::Internal, format!("cannot start a runtime: {error}")))?
+        .block_on(asking)
+}
+
+/// `wess completions`: needs nobody.
+pub fn completions(args: &CompletionsArgs) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut grammar(), "wess", &mut script);
+    match crate::output::bytes(&script) {
+        Ok(()) => Exit::Done.into(),
+        Err(fault) => fault.exit().into(),
+    }
+}

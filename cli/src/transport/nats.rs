@@ -1,0 +1,248 @@
+//! Straight to the workers: requests over NATS, large payloads by way of the object store `wess-payloads`.
+
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap, jetstream};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::io::StreamReader;
+use wess_schemas::chain::{ChainOutcome, ChainRequest};
+use wess_schemas::limits::{DEFAULT_WAIT_MS, LimitPolicy};
+use wess_schemas::module::{Deleted, ListRequest, Module, ModuleList, TagRequest};
+use wess_schemas::payload::PayloadRef;
+use wess_schemas::store::StoreRequest;
+use wess_schemas::subject::{Endpoint, PAYLOADS_BUCKET, Subjects};
+use wess_schemas::{ErrorBody, ErrorCode, Invocation, ModuleName, Outcome, Reference, header};
+use wess_service::bus::{Bus, NatsBus, Reply, Request};
+use wess_service::nats::NatsConfig;
+use wess_service::payloads::Payloads;
+
+use super::upload::pieces;
+use super::{Answer, NewModule, Payload, Transport};
+use crate::fault::Fault;
+
+/// How long a question about modules may take; storing compiles nothing.
+const REGISTRY_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a call may take beside waiting and running: a fetch and a compilation on a cold worker.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most output that is fetched from the object store: an operator may allow more than the default 10 MiB.
+const MAX_OUTPUT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// The way over NATS.
+pub struct Nats {
+    bus: NatsBus,
+    client: Client,
+    subjects: Subjects,
+}
+
+impl Nats {
+    /// Connects.
+    pub async fn connect(config: NatsConfig) -> Result<Self, Fault> {
+        let client = config.connect("wess").await?.client;
+        Ok(Self::over(client, config.subjects))
+    }
+
+    /// Asks over a connection that is there.
+    pub fn over(client: Client, subjects: Subjects) -> Self {
+        Self {
+            bus: NatsBus::new(client.clone()),
+            client,
+            subjects,
+        }
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        endpoint: Endpoint,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<T, Fault> {
+        let payload = serde_json::to_vec(body)
+            .map_err(|error| Fault::coded(ErrorCode::Internal, &error))?
+            .into();
+        let subject = self.subjects.endpoint(&endpoint);
+        let reply = self
+            .bus
+            .request(Request {
+                subject,
+                headers: HeaderMap::new(),
+                payload,
+                timeout,
+            })
+            .await?;
+        read(&reply)
+    }
+
+    /// Whether a body can travel as a message; above half of what the server takes it goes by reference.
+    fn fits(&self, body: &impl Serialize) -> bool {
+        serde_json::to_vec(body).is_ok_and(|body| body.len() <= self.bus.max_payload() / 2)
+    }
+
+    async fn payloads(&self) -> Result<Payloads, Fault> {
+        let store = jetstream::new(self.client.clone())
+            .get_object_store(PAYLOADS_BUCKET)
+            .await;
+        store
+            .map(Payloads::new)
+            .map_err(|error| Fault::coded(ErrorCode::Unavailable, &error))
+    }
+
+    async fn upload(&self, bytes: Bytes, what: &str) -> Result<PayloadRef, Fault> {
+        let size = bytes.len() as u64;
+        let source = StreamReader::new(pieces(bytes, what));
+        Ok(self.payloads().await?.put_stream(source, size).await?)
+    }
+
+    /// Within the message where it fits, else uploaded.
+    async fn place(&self, input: Option<Bytes>) -> Result<Payload, Fault> {
+        let Some(input) = input else {
+            return Ok(Payload::default());
+        };
+        let inline = Payload::inline(&input);
+        if self.fits(&(&inline.text, &inline.base64)) {
+            return Ok(inline);
+        }
+        let stored = Some(self.upload(input, "input").await?);
+        Ok(Payload {
+            stored,
+            ..Payload::default()
+        })
+    }
+
+    /// Fetches what was answered by reference.
+    async fn fetch(&self, reference: &PayloadRef) -> Result<Bytes, Fault> {
+        Ok(self.payloads().await?.get(reference, MAX_OUTPUT_BYTES).await?)
+    }
+
+    /// Lets the store forget what has been used.
+    async fn discard(&self, stored: impl IntoIterator<Item = PayloadRef>) {
+        for reference in stored {
+            if let Ok(payloads) = self.payloads().await {
+                payloads.discard(&reference).await;
+            }
+        }
+    }
+
+    async fn invoke(&self, invocation: Invocation, input: Option<Bytes>) -> Result<Outcome, Fault> {
+        let invocation = self.place(input).await?.into_invocation(invocation);
+        let timeout = call_timeout(invocation.wait_ms, [invocation.limits.timeout_ms]);
+        let answer = self.ask::<Outcome>(Endpoint::Invoke, &invocation, timeout).await;
+        self.discard(invocation.input_ref).await;
+        let mut outcome = answer?;
+        if let Some(reference) = outcome.output_ref.take() {
+            outcome.set_output(self.fetch(&reference).await?.into());
+            self.discard([reference]).await;
+        }
+        Ok(outcome)
+    }
+
+    async fn chain(&self, chain: ChainRequest, input: Option<Bytes>) -> Result<ChainOutcome, Fault> {
+        let chain = self.place(input).await?.into_chain(chain);
+        let timeout = call_timeout(chain.wait_ms, chain.steps.iter().map(|_| None));
+        let answer = self.ask::<ChainOutcome>(Endpoint::Chain, &chain, timeout).await;
+        self.discard(chain.input_ref).await;
+        let mut outcome = answer?;
+        // The last step's output and the chain's may be the same object: nothing is forgotten before all is read.
+        let mut used = Vec::new();
+        for step in &mut outcome.steps {
+            if let Some(reference) = step.output_ref.take() {
+                step.set_output(self.fetch(&reference).await?.into());
+                used.push(reference);
+            }
+        }
+        if let Some(reference) = outcome.output_ref.take() {
+            let Payload { text, base64, .. } = Payload::inline(&self.fetch(&reference).await?);
+            (outcome.output, outcome.output_base64) = (text, base64);
+            used.push(reference);
+        }
+        self.discard(used).await;
+        Ok(outcome)
+    }
+
+    async fn store(&self, module: NewModule) -> Result<Module, Fault> {
+        let NewModule { name, wasm, limits } = module;
+        let wasm_base64 = Some(BASE64.encode(&wasm));
+        let inline = StoreRequest {
+            name,
+            wasm_base64,
+            digest: None,
+            object: None,
+            limits,
+        };
+        if self.fits(&inline) {
+            return self.ask(Endpoint::Store, &inline, REGISTRY_TIMEOUT).await;
+        }
+        let uploaded = self.upload(wasm, inline.name.as_str()).await?;
+        let PayloadRef { object, digest, .. } = uploaded.clone();
+        let request = StoreRequest {
+            wasm_base64: None,
+            digest: Some(digest),
+            object: Some(object),
+            ..inline
+        };
+        let answer = self.ask(Endpoint::Store, &request, REGISTRY_TIMEOUT).await;
+        self.discard([uploaded]).await;
+        answer
+    }
+}
+
+impl Transport for Nats {
+    fn invoke(&self, invocation: Invocation, input: Option<Bytes>) -> Answer<'_, Outcome> {
+        Box::pin(self.invoke(invocation, input))
+    }
+
+    fn chain(&self, chain: ChainRequest, input: Option<Bytes>) -> Answer<'_, ChainOutcome> {
+        Box::pin(self.chain(chain, input))
+    }
+
+    fn store(&self, module: NewModule) -> Answer<'_, Module> {
+        Box::pin(self.store(module))
+    }
+
+    fn list(&self, request: ListRequest) -> Answer<'_, ModuleList> {
+        Box::pin(async move { self.ask(Endpoint::ModulesList, &request, REGISTRY_TIMEOUT).await })
+    }
+
+    fn get(&self, reference: Reference) -> Answer<'_, Module> {
+        Box::pin(self.ask(Endpoint::ModulesGet(reference), &NOTHING, REGISTRY_TIMEOUT))
+    }
+
+    fn delete(&self, reference: Reference) -> Answer<'_, Deleted> {
+        Box::pin(self.ask(Endpoint::ModulesDelete(reference), &NOTHING, REGISTRY_TIMEOUT))
+    }
+
+    fn tag(&self, name: ModuleName, request: TagRequest) -> Answer<'_, Module> {
+        Box::pin(async move {
+            self.ask(Endpoint::ModulesTag(name), &request, REGISTRY_TIMEOUT)
+                .await
+        })
+    }
+}
+
+/// The body of a request that needs none: `{}`.
+#[derive(Serialize)]
+struct Nothing {}
+const NOTHING: Nothing = Nothing {};
+
+/// Longer than any run that was asked for can take: who is still without an answer then has lost its worker.
+fn call_timeout(wait_ms: Option<u64>, runs: impl IntoIterator<Item = Option<u64>>) -> Duration {
+    let longest_ms = LimitPolicy::default().ceiling.timeout_ms;
+    let wait = Duration::from_millis(wait_ms.unwrap_or(DEFAULT_WAIT_MS));
+    let one = |timeout_ms: Option<u64>| {
+        wait + LOAD_TIMEOUT + Duration::from_millis(timeout_ms.unwrap_or(longest_ms))
+    };
+    runs.into_iter().map(one).sum()
+}
+
+fn read<T: DeserializeOwned>(reply: &Reply) -> Result<T, Fault> {
+    let unreadable = |error| Fault::coded(ErrorCode::Internal, &error);
+    match reply.headers.get(header::SERVICE_ERROR_CODE) {
+        Some(_) => {
+            Err(serde_json::from_slice::<ErrorBody>(&reply.payload).map_or_else(unreadable, Into::into))
+        }
+        None => serde_json::from_slice(&reply.payload).map_err(unreadable),
+    }
+}

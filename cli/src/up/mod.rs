@@ -1,0 +1,135 @@
+//! `wess up`: a nats-server, a worker and a gateway in one process, the gateway speaking to the worker directly.
+//!
+//! Stops in the order that loses nothing: calls finish, worker and gateway drain, then the nats-server goes.
+
+mod find;
+mod nats_server;
+mod welcome;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use async_nats::jetstream;
+use prometheus_client::registry::Registry;
+use wess_gateway::config::HttpConfig;
+use wess_gateway::{Gateway, Metrics};
+use wess_service::assets::ensure_assets;
+use wess_service::config::{ConfigError, Problems};
+use wess_service::lifecycle::{Failure, Lifecycle, Signals};
+use wess_service::nats::{DEFAULT_URL, NatsOptions};
+use wess_service::telemetry::LogFormat;
+use wess_service::{admin, upkeep};
+use wess_worker::{Config, Worker};
+
+pub use find::find;
+pub use nats_server::{NatsServer, Settings, become_nats_server, end_with_parent, signal};
+
+use crate::args::UpArgs;
+use crate::exit::Exit;
+use crate::up::welcome::Addresses;
+
+/// `wess up`.
+pub fn run(args: UpArgs) -> ExitCode {
+    match args.telemetry.init().and_then(|()| validate(&args)) {
+        Ok(configs) => serve(&args, configs),
+        Err(mistakes) => {
+            eprintln!("error: {mistakes}");
+            Exit::Config.into()
+        }
+    }
+}
+
+/// Every mistake of every part is told at once, before anything is opened.
+fn validate(args: &UpArgs) -> Result<(Config, HttpConfig), ConfigError> {
+    let mut problems = Problems::default();
+    let mut options = args.worker.clone();
+    options.registry.data = args.worker.registry.data.join("worker");
+    let worker = problems.take(options.validate(&args.nats));
+    let http = problems.take(args.http_options.validate("--http", args.http));
+    match (worker, http) {
+        (Some(worker), Some(http)) => Ok((worker, http)),
+        _ => Err(problems
+            .finish()
+            .err()
+            .unwrap_or_else(|| ConfigError::new("--data", "is wrong"))),
+    }
+}
+
+fn serve(args: &UpArgs, configs: (Config, HttpConfig)) -> ExitCode {
+    let grace = configs.0.grace;
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start a runtime: {error}");
+            return Exit::Internal.into();
+        }
+    };
+    runtime.block_on(async {
+        let Ok(signals) = Signals::install() else {
+            return Exit::Internal.into();
+        };
+        let lifecycle = Lifecycle::default();
+        lifecycle
+            .run(signals, grace, start(args, configs, &lifecycle))
+            .await
+            .into()
+    })
+}
+
+async fn start(
+    args: &UpArgs,
+    (mut config, http): (Config, HttpConfig),
+    lifecycle: &Lifecycle,
+) -> Result<Worker, Failure> {
+    let options = reach_nats(args, lifecycle).await?;
+    config.nats = options.validate()?;
+    let mut registry = Registry::default();
+    let (nats, assets) = (config.nats.clone(), config.assets.clone());
+    let worker = Worker::start(config, lifecycle, &mut registry).await?;
+    let connection = nats.connect("wess-gateway").await?;
+    let gateway = Gateway {
+        http,
+        bus: Arc::new(wess_service::bus::NatsBus::new(connection.client.clone())),
+        subjects: nats.subjects,
+        assets: ensure_assets(&jetstream::new(connection.client.clone()), &assets).await?,
+        metrics: Metrics::register(&mut registry),
+    };
+    upkeep::spawn(lifecycle, &connection, assets);
+    let http = gateway.start(lifecycle).await?;
+    let admin = admin::serve(&args.admin, admin::Metrics::new(Arc::new(registry)), lifecycle).await?;
+    let addresses = Addresses {
+        http: format!("http://{http}"),
+        admin: format!("http://{admin}"),
+        nats: options.urls.unwrap_or_else(|| DEFAULT_URL.into()),
+    };
+    addresses.announce(lifecycle).map_err(Failure::internal)?;
+    if args.telemetry.log_format == LogFormat::Human {
+        eprint!("{}", addresses.what_to_try());
+    }
+    Ok(worker)
+}
+
+/// The server that was named, else one of our own, which runs until all work is over.
+async fn reach_nats(args: &UpArgs, lifecycle: &Lifecycle) -> Result<NatsOptions, Failure> {
+    if args.nats.is_given() {
+        return Ok(args.nats.clone());
+    }
+    let settings = Settings {
+        binary: find(args.nats_server.as_deref()).map_err(Failure::config)?,
+        folder: args.worker.registry.data.join("nats"),
+        listen: args.nats_listen,
+    };
+    let server = NatsServer::start(settings).await.map_err(Failure::unavailable)?;
+    let url = server.url();
+    tracing::info!(url, pid = server.pid(), "started a nats-server");
+    let closed = lifecycle.closed.clone();
+    lifecycle.spawn_background("nats-server", async move {
+        if let Err(error) = server.keep(closed).await {
+            tracing::error!(%error, "the nats-server stays down");
+        }
+    });
+    Ok(NatsOptions {
+        urls: Some(url),
+        ..args.nats.clone()
+    })
+}
