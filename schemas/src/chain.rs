@@ -55,7 +55,9 @@ impl<'de> Deserialize<'de> for ChainStep {
         use serde::de::Error as _;
         match Value::deserialize(deserializer)? {
             Value::String(text) => text.parse().map(Self::Module).map_err(D::Error::custom),
-            step => serde_json::from_value(step).map(Self::Invocation).map_err(D::Error::custom),
+            step => serde_json::from_value(step)
+                .map(Self::Invocation)
+                .map_err(D::Error::custom),
         }
     }
 }
@@ -85,9 +87,14 @@ mod tests {
 
     #[test]
     fn a_step_is_a_reference_or_an_invocation_and_its_faults_are_named() {
-        let chain: ChainRequest = serde_json::from_str(r#"{"steps":["upper",{"module":"add@2","env":{"A":"1"}}]}"#).unwrap();
-        assert!(matches!(&chain.steps[..], [ChainStep::Module(_), ChainStep::Invocation(_)]));
-        let unknown = serde_json::from_str::<ChainRequest>(r#"{"steps":[{"module":"a","colour":1}]}"#).unwrap_err();
+        let chain: ChainRequest =
+            serde_json::from_str(r#"{"steps":["upper",{"module":"add@2","env":{"A":"1"}}]}"#).unwrap();
+        assert!(matches!(
+            &chain.steps[..],
+            [ChainStep::Module(_), ChainStep::Invocation(_)]
+        ));
+        let unknown =
+            serde_json::from_str::<ChainRequest>(r#"{"steps":[{"module":"a","colour":1}]}"#).unwrap_err();
         assert!(unknown.to_string().contains("`colour`"));
         let name = serde_json::from_str::<ChainRequest>(r#"{"steps":["NO"]}"#).unwrap_err();
         assert!(name.to_string().contains("module reference"));

@@ -36,7 +36,9 @@ impl FromStr for Digest {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let bytes = text.strip_prefix(PREFIX).and_then(bytes_of_hex);
-        bytes.map(Self).ok_or_else(|| InvalidName::new("digest", "sha256: and 64 lower-case hex digits", text))
+        bytes
+            .map(Self)
+            .ok_or_else(|| InvalidName::new("digest", "sha256: and 64 lower-case hex digits", text))
     }
 }
 
@@ -107,7 +109,14 @@ mod tests {
     fn upper_case_short_and_foreign_digests_are_refused() {
         let good = Digest::from_bytes([0xab; 32]).to_string();
         let (upper, short) = (good.to_uppercase(), &good[..70]);
-        for bad in ["", "sha256:", short, &upper, &good.replace("sha256", "sha512"), &format!("{good}0")] {
+        for bad in [
+            "",
+            "sha256:",
+            short,
+            &upper,
+            &good.replace("sha256", "sha512"),
+            &format!("{good}0"),
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad:?} was accepted");
         }
     }

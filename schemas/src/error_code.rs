@@ -140,7 +140,10 @@ mod tests {
     #[test]
     fn a_code_that_may_be_retried_blindly_promises_that_no_guest_ran_unless_it_is_internal() {
         for code in ErrorCode::ALL.iter().filter(|code| code.retry() == Retry::Yes) {
-            assert!(code.guest_ran() == GuestRan::No || *code == ErrorCode::Internal, "{code}");
+            assert!(
+                code.guest_ran() == GuestRan::No || *code == ErrorCode::Internal,
+                "{code}"
+            );
         }
     }
 }

@@ -79,22 +79,40 @@ pub enum InvalidHeader {
 impl CallHeaders {
     /// Reads them from whatever holds the headers.
     pub fn read<'a>(get: impl Fn(&'static str) -> Option<&'a str>) -> Result<Self, InvalidHeader> {
-        let number = |name| get(name).map(|text| u64::from_str(text).map_err(|_| InvalidHeader::Number(name))).transpose();
+        let number = |name| {
+            get(name)
+                .map(|text| u64::from_str(text).map_err(|_| InvalidHeader::Number(name)))
+                .transpose()
+        };
         let limits = Limits {
             timeout_ms: number(TIMEOUT_MS)?,
             memory_mb: number(MEMORY_MB)?,
             fuel: number(FUEL)?,
             output_bytes: None,
         };
-        let input_ref = get(INPUT_REF).map(serde_json::from_str).transpose().map_err(|_| InvalidHeader::PayloadRef)?;
-        let job_id = get(MSG_ID).map(JobId::from_str).transpose().map_err(InvalidHeader::JobId)?;
-        Ok(Self { limits, wait_ms: number(WAIT_MS)?, input_ref, job_id })
+        let input_ref = get(INPUT_REF)
+            .map(serde_json::from_str)
+            .transpose()
+            .map_err(|_| InvalidHeader::PayloadRef)?;
+        let job_id = get(MSG_ID)
+            .map(JobId::from_str)
+            .transpose()
+            .map_err(InvalidHeader::JobId)?;
+        Ok(Self {
+            limits,
+            wait_ms: number(WAIT_MS)?,
+            input_ref,
+            job_id,
+        })
     }
 }
 
 /// A text made fit for a header value: one line, printable, at most 500 characters.
 pub fn header_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(500)
+        .collect()
 }
 
 #[cfg(test)]

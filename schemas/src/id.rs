@@ -23,7 +23,11 @@ pub struct InvalidName {
 
 impl InvalidName {
     pub(crate) fn new(kind: &'static str, expected: &'static str, text: &str) -> Self {
-        Self { kind, expected, text: text.chars().take(80).collect() }
+        Self {
+            kind,
+            expected,
+            text: text.chars().take(80).collect(),
+        }
     }
 }
 
@@ -119,7 +123,12 @@ impl Tag {
         text.len() <= 63 && bytes.next().is_some_and(|b| b.is_ascii_lowercase()) && bytes.all(is_label_byte)
     }
 }
-text_newtype!(Tag, "tag", "a letter a-z, then up to 62 of a-z, 0-9 and '-'", "^[a-z][a-z0-9-]{0,62}$");
+text_newtype!(
+    Tag,
+    "tag",
+    "a letter a-z, then up to 62 of a-z, 0-9 and '-'",
+    "^[a-z][a-z0-9-]{0,62}$"
+);
 
 /// The owner of modules and state: a DNS label. `default` is the tenant whose subjects carry no tenant token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -161,10 +170,18 @@ impl JobId {
     }
 
     fn accepts(text: &str) -> bool {
-        (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        (1..=64).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
     }
 }
-text_newtype!(JobId, "job id", "1 to 64 of A-Z, a-z, 0-9, '_' and '-'", "^[A-Za-z0-9_-]{1,64}$");
+text_newtype!(
+    JobId,
+    "job id",
+    "1 to 64 of A-Z, a-z, 0-9, '_' and '-'",
+    "^[A-Za-z0-9_-]{1,64}$"
+);
 
 /// The id of one worker process, new at every start; unique in a fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -181,7 +198,12 @@ impl WorkerId {
         JobId::accepts(text)
     }
 }
-text_newtype!(WorkerId, "worker id", "1 to 64 of A-Z, a-z, 0-9, '_' and '-'", "^[A-Za-z0-9_-]{1,64}$");
+text_newtype!(
+    WorkerId,
+    "worker id",
+    "1 to 64 of A-Z, a-z, 0-9, '_' and '-'",
+    "^[A-Za-z0-9_-]{1,64}$"
+);
 
 /// The identity of a module through all its versions, in hyphenated lower-case form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]

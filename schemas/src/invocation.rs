@@ -22,7 +22,11 @@ pub struct Invocation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<FunctionName>,
     /// Input as text, or any JSON value that the guest gets as JSON text.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub input: Option<Value>,
     /// Input as bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,7 +133,11 @@ pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), InvalidInvocation
         !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
     };
     let small = env.len() <= limits::MAX_ENV_ENTRIES && bytes <= limits::MAX_ENV_BYTES;
-    if small && env.iter().all(readable) { Ok(()) } else { Err(InvalidInvocation::Env) }
+    if small && env.iter().all(readable) {
+        Ok(())
+    } else {
+        Err(InvalidInvocation::Env)
+    }
 }
 
 /// Reduces the three input fields to the one that was given.
@@ -153,7 +161,11 @@ pub fn take_input(
         Input::Bytes(bytes) => bytes.len() as u64,
         Input::Stored(reference) => reference.size,
     };
-    if size > limits::MAX_INPUT_BYTES { Err(InvalidInvocation::InputTooLarge(size)) } else { Ok(input) }
+    if size > limits::MAX_INPUT_BYTES {
+        Err(InvalidInvocation::InputTooLarge(size))
+    } else {
+        Ok(input)
+    }
 }
 
 #[cfg(test)]
@@ -166,13 +178,23 @@ mod tests {
     }
 
     fn refusal(json: &str) -> String {
-        parsed(json).unwrap().check_and_take_input().unwrap_err().to_string()
+        parsed(json)
+            .unwrap()
+            .check_and_take_input()
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn unknown_fields_are_named_at_every_level() {
-        for json in [r#"{"module":"a","inputs":1}"#, r#"{"module":"a","limits":{"inputs":1}}"#] {
-            assert!(parsed(json).unwrap_err().to_string().contains("`inputs`"), "{json}");
+        for json in [
+            r#"{"module":"a","inputs":1}"#,
+            r#"{"module":"a","limits":{"inputs":1}}"#,
+        ] {
+            assert!(
+                parsed(json).unwrap_err().to_string().contains("`inputs`"),
+                "{json}"
+            );
         }
     }
 
@@ -192,7 +214,13 @@ mod tests {
         assert!(refusal(r#"{"module":"a","input_base64":"?"}"#).contains("base64"));
         assert!(refusal(r#"{"module":"a","wait_ms":120001}"#).contains("wait_ms"));
         assert!(refusal(r#"{"module":"a","env":{"A=B":"1"}}"#).contains("env"));
-        assert!(refusal(&format!(r#"{{"module":"a","args":[{}1]}}"#, "1,".repeat(limits::MAX_ARGS))).contains("args"));
+        assert!(
+            refusal(&format!(
+                r#"{{"module":"a","args":[{}1]}}"#,
+                "1,".repeat(limits::MAX_ARGS)
+            ))
+            .contains("args")
+        );
         let size = limits::MAX_INPUT_BYTES as usize + 1;
         assert!(refusal(&format!(r#"{{"module":"a","input":"{}"}}"#, "x".repeat(size))).contains("input is"));
     }

@@ -93,7 +93,11 @@ impl Default for LimitPolicy {
             fuel: None,
             output_bytes: 10 * MIB,
         };
-        let ceiling = EffectiveLimits { timeout_ms: 60_000, memory_bytes: 512 * MIB, ..default };
+        let ceiling = EffectiveLimits {
+            timeout_ms: 60_000,
+            memory_bytes: 512 * MIB,
+            ..default
+        };
         Self { default, ceiling }
     }
 }
@@ -110,22 +114,43 @@ impl LimitPolicy {
     pub fn resolve(&self, module: &Limits, asked: &Limits) -> Result<EffectiveLimits, LimitRefused> {
         let (default, most) = (&self.default, &self.ceiling);
         let memory = |mb: Option<u64>| mb.map(|mb| mb.saturating_mul(MIB));
-        let timeout_ms = bound("timeout_ms", default.timeout_ms, most.timeout_ms, module.timeout_ms, asked.timeout_ms)?;
-        let memory_bytes =
-            bound("memory_mb", default.memory_bytes, most.memory_bytes, memory(module.memory_mb), memory(asked.memory_mb))
-                .map_err(|refused| LimitRefused {
-                    asked: refused.asked / MIB,
-                    ceiling: refused.ceiling / MIB,
-                    ..refused
-                })?;
-        let output_bytes =
-            bound("output_bytes", default.output_bytes, most.output_bytes, module.output_bytes, asked.output_bytes)?;
+        let timeout_ms = bound(
+            "timeout_ms",
+            default.timeout_ms,
+            most.timeout_ms,
+            module.timeout_ms,
+            asked.timeout_ms,
+        )?;
+        let memory_bytes = bound(
+            "memory_mb",
+            default.memory_bytes,
+            most.memory_bytes,
+            memory(module.memory_mb),
+            memory(asked.memory_mb),
+        )
+        .map_err(|refused| LimitRefused {
+            asked: refused.asked / MIB,
+            ceiling: refused.ceiling / MIB,
+            ..refused
+        })?;
+        let output_bytes = bound(
+            "output_bytes",
+            default.output_bytes,
+            most.output_bytes,
+            module.output_bytes,
+            asked.output_bytes,
+        )?;
         let most_fuel = most.fuel.unwrap_or(u64::MAX);
         let fuel = match module.fuel.or(asked.fuel).or(default.fuel) {
             Some(usual) => Some(bound("fuel", usual, most_fuel, module.fuel, asked.fuel)?),
             None => None,
         };
-        Ok(EffectiveLimits { timeout_ms, memory_bytes, fuel, output_bytes })
+        Ok(EffectiveLimits {
+            timeout_ms,
+            memory_bytes,
+            fuel,
+            output_bytes,
+        })
     }
 }
 
@@ -140,7 +165,11 @@ fn bound(
     match asked {
         None => Ok(module.unwrap_or(default).min(ceiling)),
         Some(asked) if (1..=ceiling).contains(&asked) => Ok(asked),
-        Some(asked) => Err(LimitRefused { field, asked, ceiling }),
+        Some(asked) => Err(LimitRefused {
+            field,
+            asked,
+            ceiling,
+        }),
     }
 }
 
@@ -150,13 +179,21 @@ mod tests {
     use proptest::prelude::*;
 
     fn limits(timeout_ms: Option<u64>, memory_mb: Option<u64>, fuel: Option<u64>) -> Limits {
-        Limits { timeout_ms, memory_mb, fuel, output_bytes: None }
+        Limits {
+            timeout_ms,
+            memory_mb,
+            fuel,
+            output_bytes: None,
+        }
     }
 
     #[test]
     fn the_operators_defaults_hold_where_nothing_is_asked() {
         let policy = LimitPolicy::default();
-        assert_eq!(policy.resolve(&Limits::default(), &Limits::default()).unwrap(), policy.default);
+        assert_eq!(
+            policy.resolve(&Limits::default(), &Limits::default()).unwrap(),
+            policy.default
+        );
     }
 
     #[test]
@@ -165,18 +202,46 @@ mod tests {
         let module = limits(Some(20_000), None, Some(500));
         let effective = policy.resolve(&module, &Limits::default()).unwrap();
         assert_eq!((effective.timeout_ms, effective.fuel), (20_000, Some(500)));
-        let refused = policy.resolve(&module, &limits(Some(20_001), None, None)).unwrap_err();
-        assert_eq!(refused, LimitRefused { field: "timeout_ms", asked: 20_001, ceiling: 20_000 });
-        assert_eq!(policy.resolve(&module, &limits(None, None, Some(501))).unwrap_err().field, "fuel");
+        let refused = policy
+            .resolve(&module, &limits(Some(20_001), None, None))
+            .unwrap_err();
+        assert_eq!(
+            refused,
+            LimitRefused {
+                field: "timeout_ms",
+                asked: 20_001,
+                ceiling: 20_000
+            }
+        );
+        assert_eq!(
+            policy
+                .resolve(&module, &limits(None, None, Some(501)))
+                .unwrap_err()
+                .field,
+            "fuel"
+        );
     }
 
     #[test]
     fn zero_and_more_than_the_ceiling_are_refused_by_name() {
         let policy = LimitPolicy::default();
         let refused = policy.check(&limits(None, Some(513), None)).unwrap_err();
-        assert_eq!(refused, LimitRefused { field: "memory_mb", asked: 513, ceiling: 512 });
-        assert_eq!(policy.check(&limits(Some(0), None, None)).unwrap_err().field, "timeout_ms");
-        assert_eq!(policy.check(&limits(None, None, Some(0))).unwrap_err().field, "fuel");
+        assert_eq!(
+            refused,
+            LimitRefused {
+                field: "memory_mb",
+                asked: 513,
+                ceiling: 512
+            }
+        );
+        assert_eq!(
+            policy.check(&limits(Some(0), None, None)).unwrap_err().field,
+            "timeout_ms"
+        );
+        assert_eq!(
+            policy.check(&limits(None, None, Some(0))).unwrap_err().field,
+            "fuel"
+        );
     }
 
     fn any_limits() -> impl Strategy<Value = Limits> {

@@ -240,7 +240,11 @@ impl ModuleHead {
     /// The tags with `latest` among them.
     pub fn tags_with_latest(&self) -> BTreeMap<Tag, u32> {
         let latest = Tag::LATEST.parse().map(|tag| (tag, self.latest())).ok();
-        self.tags.iter().map(|(tag, version)| (tag.clone(), *version)).chain(latest).collect()
+        self.tags
+            .iter()
+            .map(|(tag, version)| (tag.clone(), *version))
+            .chain(latest)
+            .collect()
     }
 }
 
@@ -264,6 +268,11 @@ pub struct ModuleVersion {
 impl ModuleVersion {
     /// The line that stands for it in a module's history.
     pub fn summary(&self) -> VersionSummary {
-        VersionSummary { version: self.version, digest: self.digest, size: self.size, created: self.created }
+        VersionSummary {
+            version: self.version,
+            digest: self.digest,
+            size: self.size,
+            created: self.created,
+        }
     }
 }

@@ -39,7 +39,11 @@ impl FromStr for Reference {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         parse(text).ok_or_else(|| {
-            InvalidName::new("module reference", "NAME, NAME@VERSION, NAME@TAG, sha256:HEX or a module id", text)
+            InvalidName::new(
+                "module reference",
+                "NAME, NAME@VERSION, NAME@TAG, sha256:HEX or a module id",
+                text,
+            )
         })
     }
 }
@@ -59,7 +63,11 @@ fn parse(text: &str) -> Option<Reference> {
         return parse_version(which).map(|version| Reference::Version(name, version));
     }
     let tag: Tag = which.parse().ok()?;
-    Some(if tag.is_latest() { Reference::Latest(name) } else { Reference::Tag(name, tag) })
+    Some(if tag.is_latest() {
+        Reference::Latest(name)
+    } else {
+        Reference::Tag(name, tag)
+    })
 }
 
 /// Decimal without sign or leading zero, so that every version has one spelling.
@@ -122,7 +130,12 @@ impl FunctionName {
         (1..=256).contains(&text.len()) && !text.contains(char::is_control)
     }
 }
-text_newtype!(FunctionName, "function name", "1 to 256 bytes without control characters", "^[^\\p{Cc}]{1,256}$");
+text_newtype!(
+    FunctionName,
+    "function name",
+    "1 to 256 bytes without control characters",
+    "^[^\\p{Cc}]{1,256}$"
+);
 
 #[cfg(test)]
 mod tests {
@@ -138,8 +151,14 @@ mod tests {
         let name: ModuleName = "hello".parse().unwrap();
         assert_eq!(reference("hello"), Reference::Latest(name.clone()));
         assert_eq!(reference("hello@latest"), Reference::Latest(name.clone()));
-        assert_eq!(reference("hello@3"), Reference::Version(name.clone(), NonZeroU32::new(3).unwrap()));
-        assert_eq!(reference("hello@stable"), Reference::Tag(name, "stable".parse().unwrap()));
+        assert_eq!(
+            reference("hello@3"),
+            Reference::Version(name.clone(), NonZeroU32::new(3).unwrap())
+        );
+        assert_eq!(
+            reference("hello@stable"),
+            Reference::Tag(name, "stable".parse().unwrap())
+        );
         let id = ModuleId::generate();
         assert_eq!(reference(&id.to_string()), Reference::Id(id));
         let digest = Digest::from_bytes([7; 32]);
@@ -148,7 +167,18 @@ mod tests {
 
     #[test]
     fn ambiguous_or_broken_references_are_refused() {
-        for bad in ["", "@1", "hello@", "hello@0", "hello@03", "hello@+3", "hello@4294967296", "hello@3x", "sha256:ab", "a@b@c"] {
+        for bad in [
+            "",
+            "@1",
+            "hello@",
+            "hello@0",
+            "hello@03",
+            "hello@+3",
+            "hello@4294967296",
+            "hello@3x",
+            "sha256:ab",
+            "a@b@c",
+        ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?} was accepted");
         }
     }

@@ -61,10 +61,14 @@ impl StoreRequest {
     /// The one source of bytes.
     pub fn source(&self) -> Result<StoreSource, InvalidStore> {
         match (&self.wasm_base64, self.digest, &self.object) {
-            (Some(text), None, None) => {
-                BASE64.decode(text).map(StoreSource::Bytes).map_err(|_| InvalidStore::Base64)
-            }
-            (None, Some(digest), Some(object)) => Ok(StoreSource::Upload { digest, object: object.clone() }),
+            (Some(text), None, None) => BASE64
+                .decode(text)
+                .map(StoreSource::Bytes)
+                .map_err(|_| InvalidStore::Base64),
+            (None, Some(digest), Some(object)) => Ok(StoreSource::Upload {
+                digest,
+                object: object.clone(),
+            }),
             _ => Err(InvalidStore::Source),
         }
     }

@@ -47,7 +47,11 @@ impl FromStr for Prefix {
         let token = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         match (1..=32).contains(&text.len()) && text.bytes().all(token) {
             true => Ok(Self(text.into())),
-            false => Err(InvalidName::new("subject prefix", "1 to 32 of A-Z, a-z, 0-9, '-' and '_'", text)),
+            false => Err(InvalidName::new(
+                "subject prefix",
+                "1 to 32 of A-Z, a-z, 0-9, '-' and '_'",
+                text,
+            )),
         }
     }
 }
@@ -144,8 +148,13 @@ impl Subjects {
     /// What a request's subject asks for.
     pub fn parse(&self, subject: &str) -> Result<Endpoint, InvalidSubject> {
         let unknown = || InvalidSubject::Unknown(subject.chars().take(200).collect());
-        let tail = subject.strip_prefix(&*self.prefix.0).and_then(|tail| tail.strip_prefix('.')).ok_or_else(unknown)?;
-        let (area, rest) = tail.split_once('.').map_or((tail, None), |(area, rest)| (area, Some(rest)));
+        let tail = subject
+            .strip_prefix(&*self.prefix.0)
+            .and_then(|tail| tail.strip_prefix('.'))
+            .ok_or_else(unknown)?;
+        let (area, rest) = tail
+            .split_once('.')
+            .map_or((tail, None), |(area, rest)| (area, Some(rest)));
         match (area, rest) {
             ("invoke", None) => Ok(Endpoint::Invoke),
             ("invoke", Some(rest)) => parse_raw(rest),
@@ -169,7 +178,9 @@ impl Subjects {
 }
 
 fn parse_raw(rest: &str) -> Result<Endpoint, InvalidSubject> {
-    let (module, function) = rest.split_once('.').map_or((rest, None), |(module, function)| (module, Some(function)));
+    let (module, function) = rest
+        .split_once('.')
+        .map_or((rest, None), |(module, function)| (module, Some(function)));
     let function = function.map(FunctionName::from_str).transpose()?;
     Ok(Endpoint::InvokeRaw(module.parse()?, function))
 }
@@ -179,15 +190,22 @@ fn parse_modules(rest: &str) -> Option<Result<Endpoint, InvalidSubject>> {
         return Some(Ok(Endpoint::ModulesList));
     }
     let (verb, which) = rest.split_once('.')?;
-    let with_reference = |endpoint: fn(Reference) -> Endpoint| Some(Ok(endpoint(match which.parse() {
-        Ok(reference) => reference,
-        Err(invalid) => return Some(Err(InvalidSubject::Name(invalid))),
-    })));
+    let with_reference = |endpoint: fn(Reference) -> Endpoint| {
+        Some(Ok(endpoint(match which.parse() {
+            Ok(reference) => reference,
+            Err(invalid) => return Some(Err(InvalidSubject::Name(invalid))),
+        })))
+    };
     match verb {
         "get" => with_reference(Endpoint::ModulesGet),
         "delete" => with_reference(Endpoint::ModulesDelete),
         "fetch" => with_reference(Endpoint::ModulesFetch),
-        "tag" => Some(which.parse().map(Endpoint::ModulesTag).map_err(InvalidSubject::Name)),
+        "tag" => Some(
+            which
+                .parse()
+                .map(Endpoint::ModulesTag)
+                .map_err(InvalidSubject::Name),
+        ),
         _ => None,
     }
 }
@@ -219,8 +237,12 @@ impl FromStr for ModuleKey {
         let Some((name, version)) = rest.split_once('.') else {
             return Ok(Self::Head(tenant, rest.parse()?));
         };
-        let digits = version.strip_prefix('v').filter(|digits| !digits.starts_with(['0', '+']));
-        let version = digits.and_then(|digits| digits.parse().ok()).ok_or_else(invalid)?;
+        let digits = version
+            .strip_prefix('v')
+            .filter(|digits| !digits.starts_with(['0', '+']));
+        let version = digits
+            .and_then(|digits| digits.parse().ok())
+            .ok_or_else(invalid)?;
         Ok(Self::Version(tenant, name.parse()?, version))
     }
 }
@@ -250,17 +272,42 @@ mod tests {
             Endpoint::ModulesFetch(module),
         ];
         for endpoint in endpoints {
-            assert_eq!(subjects().parse(&subjects().endpoint(&endpoint)).unwrap(), endpoint);
+            assert_eq!(
+                subjects().parse(&subjects().endpoint(&endpoint)).unwrap(),
+                endpoint
+            );
         }
     }
 
     #[test]
     fn foreign_and_half_subjects_are_refused() {
-        for bad in ["", "wess", "wess.", "wess.nope", "wessinvoke", "other.invoke", "wess.modules", "wess.modules.get", "wess.chain.x", "wess.modules.list.x"] {
-            assert!(matches!(subjects().parse(bad), Err(InvalidSubject::Unknown(_))), "{bad:?}");
+        for bad in [
+            "",
+            "wess",
+            "wess.",
+            "wess.nope",
+            "wessinvoke",
+            "other.invoke",
+            "wess.modules",
+            "wess.modules.get",
+            "wess.chain.x",
+            "wess.modules.list.x",
+        ] {
+            assert!(
+                matches!(subjects().parse(bad), Err(InvalidSubject::Unknown(_))),
+                "{bad:?}"
+            );
         }
-        for bad in ["wess.invoke.UPPER", "wess.invoke.", "wess.modules.get.A", "wess.modules.tag.a@1"] {
-            assert!(matches!(subjects().parse(bad), Err(InvalidSubject::Name(_))), "{bad:?}");
+        for bad in [
+            "wess.invoke.UPPER",
+            "wess.invoke.",
+            "wess.modules.get.A",
+            "wess.modules.tag.a@1",
+        ] {
+            assert!(
+                matches!(subjects().parse(bad), Err(InvalidSubject::Name(_))),
+                "{bad:?}"
+            );
         }
     }
 
@@ -269,7 +316,22 @@ mod tests {
         for good in ["_INBOX.abc.1", "my.app.replies", "wessex.a"] {
             assert!(subjects().may_reply_to(good), "{good} was refused");
         }
-        let forged = ["$KV.wess-modules.default.hello", "$JS.API.STREAM.DELETE.X", "$O.x", "wess.invoke.upper", "wess", "a.*", "a.>", ">", "", "a..b", ".a", "a.", "a b", "a\r\nb"];
+        let forged = [
+            "$KV.wess-modules.default.hello",
+            "$JS.API.STREAM.DELETE.X",
+            "$O.x",
+            "wess.invoke.upper",
+            "wess",
+            "a.*",
+            "a.>",
+            ">",
+            "",
+            "a..b",
+            ".a",
+            "a.",
+            "a b",
+            "a\r\nb",
+        ];
         for bad in forged {
             assert!(!subjects().may_reply_to(bad), "{bad:?} was accepted");
         }
