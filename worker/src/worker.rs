@@ -82,7 +82,7 @@ impl Worker {
             .await
             .map_err(Failure::unavailable)?;
         fleet.beat(count_slots(tallies.clone(), config.bounds.slots), lifecycle);
-        registry.stats().register(metrics);
+        registry.stats().register(metrics.sub_registry_with_prefix("wess_worker"));
         metrics::register(metrics, tallies, &registry, budget, control.forged_replies());
         Ok(Self {
             id,

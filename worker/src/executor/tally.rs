@@ -226,7 +226,7 @@ impl Tallies {
         let bounds = RUN_BOUNDS_US
             .iter()
             .map(|us| *us as f64 / 1e6)
-            .chain([f64::MAX])
+            .chain([f64::INFINITY])
             .enumerate();
         let buckets: Vec<(f64, u64)> = bounds
             .map(|(at, bound)| (bound, self.sum(|tally| tally.run_buckets[at].get())))
@@ -264,6 +264,7 @@ mod tests {
             "wess_worker_calls_total{code=\"ok\"} 5",
             "wess_worker_calls_total{code=\"out_of_fuel\"} 1",
             "wess_worker_run_seconds_bucket{le=\"0.00001\"} 1",
+            "wess_worker_run_seconds_bucket{le=\"+Inf\"} 2",
             "wess_worker_run_seconds_count 2",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
