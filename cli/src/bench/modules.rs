@@ -14,7 +14,7 @@ use super::processes::Process;
 use super::rig::Rig;
 use super::usage::{Memory, memory};
 use crate::output;
-use crate::transport::{NewModule, Transport, over};
+use crate::transport::{NewModule, Transport, http_client, over};
 
 /// The guest that answers in upper case.
 const UPPER: &str = include_str!("upper.wat");
@@ -140,12 +140,11 @@ async fn call_each(client: &Client, subjects: &[String]) -> anyhow::Result<()> {
 
 /// As the worker counts them.
 async fn compilations(worker: &Process) -> anyhow::Result<u64> {
-    let metrics = reqwest::get(format!("{}/metrics", worker.value("admin")?))
-        .await?
-        .text()
-        .await?;
-    let lines = metrics.lines().filter(|line| line.starts_with(COMPILATIONS));
-    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-    Ok(values.sum())
+    const COUNTER: &str = "registry_compilations_total ";
+    let url = format!("{}/metrics", worker.value("admin")?);
+    let metrics = http_client()?.get(url).send().await?.text().await?;
+    let counted = metrics
+        .lines()
+        .find_map(|line| line.split_once(COUNTER)?.1.parse().ok());
+    counted.with_context(|| format!("the worker has no counter {COUNTER}"))
 }
-const COMPILATIONS: &str = "wess_compilations_total";

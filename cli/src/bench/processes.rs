@@ -28,11 +28,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts one; what it logs goes to `log`. A shell's `RUST_BACKTRACE` would be measured as well.
+    /// Starts one; what it logs goes to `log`. A shell's `RUST_BACKTRACE` or `WESS_…` would be measured as well.
     pub async fn start(mut command: Command, log: &Path) -> anyhow::Result<Self> {
         command
-            .env_remove("RUST_BACKTRACE")
-            .env_remove("RUST_LIB_BACKTRACE")
+            .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(log)?)

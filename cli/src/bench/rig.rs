@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use async_nats::Client;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -118,7 +118,13 @@ async fn start_worker(
     prefix: &Prefix,
     executors: Option<u16>,
 ) -> anyhow::Result<Process> {
-    let mut command = Command::new(std::env::current_exe()?.with_file_name("wess-worker"));
+    let binary = std::env::current_exe()?.with_file_name("wess-worker");
+    ensure!(
+        binary.is_file(),
+        "there is no {}, which is what is measured",
+        binary.display()
+    );
+    let mut command = Command::new(binary);
     command.args([
         "--nats",
         url,

@@ -23,6 +23,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than a gateway lets any request take: a chain of ten that all wait and run as long as they may.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(45 * 60);
 
+/// Speaks HTTP, over TLS by the one provider that is compiled in.
+pub fn client() -> reqwest::Result<Client> {
+    // Only a second install fails, and then the first is there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(SILENCE_TIMEOUT)
+        .build()
+}
+
 /// The way over HTTP.
 pub struct Http {
     client: Client,
@@ -35,13 +45,7 @@ impl Http {
     pub fn new(url: &str, token: Option<&str>) -> Result<Self, Fault> {
         let base = parse_base(url)
             .ok_or_else(|| config("--gateway: expected http://HOST:PORT or https://HOST:PORT"))?;
-        // Only a second install fails, and then the first is there.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(SILENCE_TIMEOUT)
-            .build();
-        let client = client.map_err(|error| Fault::coded(ErrorCode::Internal, &error))?;
+        let client = client().map_err(|error| Fault::coded(ErrorCode::Internal, &error))?;
         Ok(Self {
             client,
             base,

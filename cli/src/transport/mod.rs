@@ -18,6 +18,8 @@ use wess_schemas::payload::PayloadRef;
 use wess_schemas::subject::Subjects;
 use wess_schemas::{Invocation, Limits, ModuleName, Outcome, Reference};
 
+pub use http::client as http_client;
+
 use crate::args::Remote;
 use crate::fault::Fault;
 

@@ -3,6 +3,7 @@
 //! Stops in the order that loses nothing: calls finish, worker and gateway drain, then the nats-server goes.
 
 mod find;
+mod launch;
 mod nats_server;
 mod welcome;
 
@@ -22,10 +23,12 @@ use wess_service::{admin, upkeep};
 use wess_worker::{Config, Worker};
 
 pub use find::find;
-pub use nats_server::{NatsServer, Settings, become_nats_server, end_with_parent, signal};
+pub use launch::{Settings, become_nats_server, end_with_parent, signal};
+pub use nats_server::NatsServer;
 
 use crate::args::UpArgs;
 use crate::exit::Exit;
+use crate::up::nats_server::StartFailed;
 use crate::up::welcome::Addresses;
 
 /// `wess up`.
@@ -44,15 +47,18 @@ fn validate(args: &UpArgs) -> Result<(Config, HttpConfig), ConfigError> {
     let mut problems = Problems::default();
     let mut options = args.worker.clone();
     options.registry.data = args.worker.registry.data.join("worker");
+    if !args.nats.is_given() && !args.nats_listen.ip().is_loopback() {
+        problems.add(
+            "--nats-listen",
+            "is not loopback, and this server asks for no credentials: give one by --nats",
+        );
+    }
     let worker = problems.take(options.validate(&args.nats));
     let http = problems.take(args.http_options.validate("--http", args.http));
-    match (worker, http) {
-        (Some(worker), Some(http)) => Ok((worker, http)),
-        _ => Err(problems
-            .finish()
-            .err()
-            .unwrap_or_else(|| ConfigError::new("--data", "is wrong"))),
-    }
+    problems.finish()?;
+    Ok(worker
+        .zip(http)
+        .expect("what could not be taken is a problem, and problems have returned"))
 }
 
 fn serve(args: &UpArgs, configs: (Config, HttpConfig)) -> ExitCode {
@@ -89,7 +95,7 @@ async fn start(
     let connection = nats.connect("wess-gateway").await?;
     let gateway = Gateway {
         http,
-        bus: Arc::new(wess_service::bus::NatsBus::new(connection.client.clone())),
+        bus: Arc::new(worker.door()),
         subjects: nats.subjects,
         assets: ensure_assets(&jetstream::new(connection.client.clone()), &assets).await?,
         metrics: Metrics::register(&mut registry),
@@ -109,6 +115,17 @@ async fn start(
     Ok(worker)
 }
 
+impl From<StartFailed> for Failure {
+    fn from(error: StartFailed) -> Self {
+        match error {
+            StartFailed::Folder { .. } | StartFailed::InUse { .. } => Self::config(error),
+            StartFailed::Spawn(_) | StartFailed::Ended { .. } | StartFailed::Silent => {
+                Self::unavailable(error)
+            }
+        }
+    }
+}
+
 /// The server that was named, else one of our own, which runs until all work is over.
 async fn reach_nats(args: &UpArgs, lifecycle: &Lifecycle) -> Result<NatsOptions, Failure> {
     if args.nats.is_given() {
@@ -119,7 +136,7 @@ async fn reach_nats(args: &UpArgs, lifecycle: &Lifecycle) -> Result<NatsOptions,
         folder: args.worker.registry.data.join("nats"),
         listen: args.nats_listen,
     };
-    let server = NatsServer::start(settings).await.map_err(Failure::unavailable)?;
+    let server = NatsServer::start(settings).await?;
     let url = server.url();
     tracing::info!(url, pid = server.pid(), "started a nats-server");
     let closed = lifecycle.closed.clone();

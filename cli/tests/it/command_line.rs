@@ -1,13 +1,19 @@
 //! What `wess` says without anyone to ask: help, completions, usage errors, and who is not there.
 
 use std::io::Write;
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
+use wess_harness::binary;
 
-use crate::{code, stderr, stdout, wess};
+use crate::wess::{code, stderr, stdout};
 
 /// Nobody listens on a port that is reserved.
 const NOWHERE: &str = "nats://127.0.0.1:1";
+
+fn wess(args: &[&str]) -> Output {
+    binary("wess").args(args).stdin(Stdio::null()).output().unwrap()
+}
 
 #[test]
 fn every_command_shows_examples_and_the_whole_help_shows_the_exit_codes() {
