@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
 use wess_schemas::header::{self, CallHeaders};
 use wess_schemas::invocation::{Input, check_wait, take_input};
@@ -190,16 +190,17 @@ pub fn reply(form: Form, finished: Finished, output: Output, worker: &WorkerId) 
 fn raw_reply(finished: &Finished, output: Output) -> Reply {
     let stats = &finished.stats;
     let mut headers = HeaderMap::new();
-    headers.insert(header::JOB_ID, finished.job_id.as_str());
-    headers.insert(header::MODULE_DIGEST, finished.module.digest.to_string());
-    headers.insert(header::QUEUE_US, stats.queue_us.to_string());
-    headers.insert(header::RUN_US, stats.run_us.to_string());
-    headers.insert(header::COLD, if stats.cold { "true" } else { "false" });
+    let mut fact = |name, value: String| headers.insert(HeaderName::from_static(name), value);
+    fact(header::JOB_ID, finished.job_id.as_str().into());
+    fact(header::MODULE_DIGEST, finished.module.digest.to_string());
+    fact(header::QUEUE_US, stats.queue_us.to_string());
+    fact(header::RUN_US, stats.run_us.to_string());
+    fact(header::COLD, stats.cold.to_string());
     if let Some(exit_code) = finished.answer.exit_code {
-        headers.insert(header::EXIT_CODE, exit_code.to_string());
+        fact(header::EXIT_CODE, exit_code.to_string());
     }
     if let Some(fuel) = stats.fuel {
-        headers.insert(header::FUEL_USED, fuel.to_string());
+        fact(header::FUEL_USED, fuel.to_string());
     }
     let payload = match (output, &finished.answer.results) {
         (Output::Stored(reference), _) => {

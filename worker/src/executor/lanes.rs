@@ -3,12 +3,11 @@
 //! Invariant: no guest holds an executor's thread longer than its first ticks; on the slow lane guests take turns.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,12 +29,25 @@ pub enum GuestEnd {
 }
 
 /// A guest under way.
-pub type GuestFuture = Pin<Box<dyn Future<Output = GuestEnd> + Send>>;
+pub struct GuestFuture(Pin<Box<dyn Future<Output = Ending> + Send>>);
 
-/// Starts a guest without running it. A panic of ours ends this call alone.
-pub fn guest_future(prepared: Arc<Prepared>, run: Run) -> GuestFuture {
-    let end = |ending: std::thread::Result<Ending>| ending.map_or(GuestEnd::Panicked, GuestEnd::Ended);
-    Box::pin(AssertUnwindSafe(invoke(prepared, run)).catch_unwind().map(end))
+impl GuestFuture {
+    /// A guest that has not begun.
+    pub fn new(prepared: Arc<Prepared>, run: Run) -> Self {
+        Self(Box::pin(invoke(prepared, run)))
+    }
+}
+
+impl Future for GuestFuture {
+    type Output = GuestEnd;
+
+    /// A panic of ours ends this call alone.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<GuestEnd> {
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context))) {
+            Ok(polled) => polled.map(GuestEnd::Ended),
+            Err(_) => Poll::Ready(GuestEnd::Panicked),
+        }
+    }
 }
 
 /// What a poll of a guest came to.
@@ -52,7 +64,7 @@ pub enum Polled {
 pub fn first_turn(mut guest: GuestFuture) -> Polled {
     // Whoever keeps a waiting guest polls it again with a real waker.
     let mut context = Context::from_waker(Waker::noop());
-    match poll_noting_overstay(guest.as_mut(), &mut context) {
+    match poll_noting_overstay(Pin::new(&mut guest), &mut context) {
         (Poll::Ready(ending), _) => Polled::Ended(ending),
         (Poll::Pending, true) => Polled::Overstayed(guest),
         (Poll::Pending, false) => Polled::Waits(guest),
@@ -93,7 +105,7 @@ impl<T: Unpin> Future for Suspended<T> {
         let Some((mut guest, call)) = self.guest.take() else {
             return Poll::Pending;
         };
-        match poll_noting_overstay(guest.as_mut(), context) {
+        match poll_noting_overstay(Pin::new(&mut guest), context) {
             (Poll::Ready(ending), _) => Poll::Ready(Resumed::Ended(ending, call)),
             (Poll::Pending, true) => Poll::Ready(Resumed::Overstayed(guest, call)),
             (Poll::Pending, false) => {

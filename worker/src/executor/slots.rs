@@ -24,6 +24,16 @@ pub trait Waits {
     fn expires(&self) -> Instant;
 }
 
+impl<T: Waits> Waits for Box<T> {
+    fn size_bytes(&self) -> usize {
+        T::size_bytes(self)
+    }
+
+    fn expires(&self) -> Instant {
+        T::expires(self)
+    }
+}
+
 /// The slots of one executor and the line before them.
 #[derive(Debug)]
 pub struct Slots<T> {

@@ -76,7 +76,7 @@ pub type Errand = LocalBoxFuture<'static, Event>;
 
 impl Executor {
     /// The module, from the mirror if it is there.
-    pub(super) fn resolve(&mut self, pending: Pending) {
+    pub(super) fn resolve(&mut self, pending: Box<Pending>) {
         if let Some(module) = self.common.registry.lookup(&pending.call.reference) {
             return self.fetch(pending, module);
         }
@@ -88,12 +88,12 @@ impl Executor {
                 registry.resolve(&pending.call.reference),
             )
             .await;
-            Event::Resolved(Box::new(pending), found)
+            Event::Resolved(pending, found)
         });
     }
 
     /// The input, if it did not come along.
-    pub(super) fn fetch(&mut self, mut pending: Pending, module: Arc<Resolved>) {
+    pub(super) fn fetch(&mut self, mut pending: Box<Pending>, module: Arc<Resolved>) {
         let Some(stored) = pending.call.stored_input.take() else {
             return self.fit(pending, module);
         };
@@ -107,12 +107,12 @@ impl Executor {
         let (storage, cut) = (self.storage.clone(), self.cut.clone());
         self.errand(async move {
             let fetched = in_time(cut, pending.call.expires(), fetch(storage, stored)).await;
-            Event::Fetched(Box::new(pending), fetched)
+            Event::Fetched(pending, fetched)
         });
     }
 
     /// The call is checked against its module, and waits for that to be ready.
-    pub(super) fn fit(&mut self, pending: Pending, module: Arc<Resolved>) {
+    pub(super) fn fit(&mut self, pending: Box<Pending>, module: Arc<Resolved>) {
         let size_bytes = pending.size_bytes;
         match self.ticket(pending, module) {
             Ok(ticket) => self.prepare(ticket),
@@ -123,12 +123,12 @@ impl Executor {
         }
     }
 
-    fn ticket(&self, pending: Pending, module: Arc<Resolved>) -> Result<Ticket, Box<Misfit>> {
+    fn ticket(&self, pending: Box<Pending>, module: Arc<Resolved>) -> Result<Box<Ticket>, Box<Misfit>> {
         let Pending {
             call,
             responder,
             size_bytes,
-        } = pending;
+        } = *pending;
         let (expires, job_id) = (call.expires(), call.job_id);
         let argv0 = module.name.as_ref().map_or("guest", |name| name.as_str());
         let invalid = |why: wess_schemas::limits::LimitRefused| {
@@ -148,7 +148,7 @@ impl Executor {
                 responder,
                 error,
             })),
-            Ok((plan, limits)) => Ok(Ticket {
+            Ok((plan, limits)) => Ok(Box::new(Ticket {
                 job_id,
                 responder,
                 module,
@@ -159,11 +159,11 @@ impl Executor {
                 arrived: call.arrived,
                 expires,
                 size_bytes,
-            }),
+            })),
         }
     }
 
-    fn prepare(&mut self, ticket: Ticket) {
+    fn prepare(&mut self, ticket: Box<Ticket>) {
         let metering = if ticket.limits.fuel.is_some() {
             Metering::Fuel
         } else {
@@ -185,13 +185,13 @@ impl Executor {
 
     pub(super) fn on_event(&mut self, event: Event) {
         match event {
-            Event::Resolved(pending, Ok(module)) => self.fetch(*pending, module),
-            Event::Resolved(pending, Err(error)) => self.turn_away(*pending, error),
+            Event::Resolved(pending, Ok(module)) => self.fetch(pending, module),
+            Event::Resolved(pending, Err(error)) => self.turn_away(pending, error),
             Event::Fetched(mut pending, Ok(input)) => {
                 pending.call.input.input = Some(input);
-                self.resolve(*pending);
+                self.resolve(pending);
             }
-            Event::Fetched(pending, Err(error)) => self.turn_away(*pending, error),
+            Event::Fetched(pending, Err(error)) => self.turn_away(pending, error),
             Event::Loaded(loaded) => self.on_loaded(loaded),
             Event::Stored(sending) => {
                 self.slots.release();
@@ -218,13 +218,13 @@ impl Executor {
     }
 
     /// Refuses a call that is in the house.
-    pub(super) fn turn_away(&mut self, pending: Pending, error: ErrorBody) {
+    pub(super) fn turn_away(&mut self, pending: Box<Pending>, error: ErrorBody) {
         self.slots.leave(pending.size_bytes);
         self.refuse(pending, error);
     }
 
     /// Refuses a call that is not in the house.
-    pub(super) fn refuse(&mut self, pending: Pending, error: ErrorBody) {
+    pub(super) fn refuse(&mut self, pending: Box<Pending>, error: ErrorBody) {
         self.fail(pending.responder, pending.call.job_id, error);
     }
 

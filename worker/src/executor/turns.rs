@@ -20,7 +20,7 @@ use wess_service::lifecycle::Failure;
 
 use super::host::{CallHost, Outside, publish_logs};
 use super::inbox::Inbox;
-use super::lanes::{GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, first_turn, guest_future};
+use super::lanes::{GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, first_turn};
 use super::prepared::Shelf;
 use super::respond::{Responder, Sending};
 use super::slots::{Slots, Waits};
@@ -54,8 +54,8 @@ pub struct Executor {
     pub(super) common: Arc<Common>,
     pub(super) tally: Arc<Tally>,
     pub(super) engines: Arc<EnginePool>,
-    pub(super) shelf: Shelf<Ticket>,
-    pub(super) slots: Slots<Ticket>,
+    pub(super) shelf: Shelf<Box<Ticket>>,
+    pub(super) slots: Slots<Box<Ticket>>,
     pub(super) storage: Storage,
     pub(super) errands: FuturesUnordered<Errand>,
     client: Client,
@@ -249,11 +249,11 @@ impl Executor {
             Err(error) => return self.fail(responder, JobId::generate(), error),
         };
         let size_bytes = call.size_bytes();
-        let pending = Pending {
+        let pending = Box::new(Pending {
             call,
             responder,
             size_bytes,
-        };
+        });
         if self.slots.enter(size_bytes) {
             self.resolve(pending)
         } else {
@@ -271,7 +271,7 @@ impl Executor {
         }
     }
 
-    fn start(&mut self, ticket: Ticket) {
+    fn start(&mut self, ticket: Box<Ticket>) {
         let now = Instant::now();
         let (Some(prepared), true) = (ticket.prepared.clone(), ticket.expires() > now) else {
             self.slots.release();
@@ -303,7 +303,7 @@ impl Executor {
             host: Arc::new(host),
             budget,
         };
-        match first_turn(guest_future(prepared, run)) {
+        match first_turn(GuestFuture::new(prepared, run)) {
             Polled::Ended(end) => self.finish(end, running),
             Polled::Overstayed(guest) => self.move_over(guest, running),
             Polled::Waits(guest) => self.suspended.push(Suspended::new(guest, running)),
