@@ -1,4 +1,4 @@
-//! How many requests may be worked on at once, how many downloads may run, and how many bytes of bodies be held.
+//! How many requests may be worked on at once, and how many bytes of bodies be held.
 //!
 //! Refuses at once with `overloaded`: whoever waits here would hold what it has while it waits.
 
@@ -12,8 +12,6 @@ use wess_schemas::limits::MIB;
 
 use crate::problem::Problem;
 
-/// What the object store sends ahead of a slow reader is held in memory, a whole module at worst.
-const MAX_DOWNLOADS: usize = 16;
 /// Bodies up to this size are not counted: the bound on requests bounds them.
 const FREE_BYTES: u64 = 64 * 1024;
 /// The unit of counting; a semaphore counts no further than a quarter of the address space.
@@ -25,7 +23,6 @@ const OUTPUT_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Admission {
     requests: Arc<Semaphore>,
-    downloads: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     all_units: u32,
 }
@@ -45,7 +42,6 @@ impl Admission {
         let all_units = max_buffered_mb.saturating_mul(units_per_mb);
         Self {
             requests: Arc::new(Semaphore::new(max_requests)),
-            downloads: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
             bytes: Arc::new(Semaphore::new(all_units as usize)),
             all_units,
         }
@@ -59,22 +55,24 @@ impl Admission {
             .map_err(|_| overloaded("too many requests are in flight"))
     }
 
-    /// Room for one download.
-    pub fn download(&self) -> Result<Room, Problem> {
-        let permit = self.downloads.clone().try_acquire_owned();
-        permit
-            .map(Room)
-            .map_err(|_| overloaded("too many downloads are running"))
+    /// Room for a download: what the object store sends ahead of a slow client is held here, all of it at worst.
+    pub fn download(&self, bytes: u64) -> Result<Reservation, Problem> {
+        let mut reservation = Reservation::default();
+        self.reserve(&mut reservation, self.units(bytes).min(self.all_units))?;
+        Ok(reservation)
     }
 
     /// Makes a reservation large enough for so many bytes, or refuses.
     pub fn grow(&self, reservation: &mut Reservation, bytes: u64) -> Result<(), Problem> {
         let missing = self.units(bytes).saturating_sub(reservation.units());
-        if missing == 0 {
-            return Ok(());
+        self.reserve(reservation, missing)
+    }
+
+    fn reserve(&self, reservation: &mut Reservation, units: u32) -> Result<(), Problem> {
+        if units > 0 {
+            let permit = self.bytes.clone().try_acquire_many_owned(units);
+            reservation.add(permit.map_err(|_| overloaded("too many bytes of bodies are held"))?);
         }
-        let permit = self.bytes.clone().try_acquire_many_owned(missing);
-        reservation.add(permit.map_err(|_| overloaded("too many bytes of bodies are held"))?);
         Ok(())
     }
 
@@ -159,14 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn past_the_bound_a_download_is_refused() {
+    fn past_the_bound_a_download_is_refused_and_one_larger_than_all_room_takes_all() {
         let admission = Admission::new(1, ROOM_MB);
-        let running: Vec<_> = (0..MAX_DOWNLOADS)
-            .map(|_| admission.download().unwrap())
-            .collect();
-        assert_eq!(admission.download().unwrap_err().code(), ErrorCode::Overloaded);
+        let running = admission.download(100 * MIB).unwrap();
+        assert_eq!(admission.download(MIB).unwrap_err().code(), ErrorCode::Overloaded);
         drop(running);
-        assert!(admission.download().is_ok());
+        assert!(admission.download(MIB).is_ok());
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct Cli {
     #[command(flatten)]
     pub telemetry: TelemetryOptions,
     /// How long requests in flight may take to finish when the process is told to stop, in seconds.
-    #[arg(long, env = "WESS_GRACE_S", default_value_t = 30, value_parser = value_parser!(u64).range(0..=3600))]
+    #[arg(long, env = "WESS_GRACE_S", default_value_t = 25, value_parser = value_parser!(u64).range(0..=3600))]
     pub grace_s: u64,
 }
 
@@ -102,6 +102,9 @@ pub struct HttpOptions {
     /// How long a client may take to send a module, in seconds.
     #[arg(long, env = "WESS_HTTP_UPLOAD_TIMEOUT_S", default_value_t = 600, value_parser = value_parser!(u64).range(1..=86_400))]
     pub http_upload_timeout_s: u64,
+    /// How long a run may take that states no timeout, in seconds. To be raised with the workers' --max-timeout-ms.
+    #[arg(long, env = "WESS_HTTP_MAX_RUN_S", default_value_t = 60, value_parser = value_parser!(u64).range(1..=3600))]
+    pub http_max_run_s: u64,
     /// How long a client may leave what it was sent unacknowledged, in seconds.
     #[arg(long, env = "WESS_HTTP_SEND_TIMEOUT_S", default_value_t = 30, value_parser = value_parser!(u64).range(1..=3600))]
     pub http_send_timeout_s: u64,
@@ -115,6 +118,7 @@ pub struct HttpConfig {
     pub(crate) bounds: Bounds,
     pub(crate) max_in_flight: usize,
     pub(crate) max_buffered_mb: u32,
+    pub(crate) max_run: Duration,
     pub(crate) connections: ConnectionBounds,
 }
 
@@ -166,6 +170,7 @@ impl HttpOptions {
             },
             max_in_flight: self.http_max_in_flight as usize,
             max_buffered_mb: self.http_max_buffered_mb,
+            max_run: Duration::from_secs(self.http_max_run_s),
             connections: ConnectionBounds {
                 max: self.http_max_connections as usize,
                 head_timeout: Duration::from_secs(self.http_head_timeout_s),

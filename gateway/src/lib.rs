@@ -93,7 +93,7 @@ impl Gateway {
 
     fn into_app(self, lifecycle: &Lifecycle) -> App {
         App {
-            workers: Workers::new(self.bus, self.subjects),
+            workers: Workers::new(self.bus, self.subjects, self.http.max_run),
             stores: Stores {
                 payloads: Payloads::new(self.assets.payloads),
                 blobs: self.assets.blobs,

@@ -8,10 +8,10 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde::Serialize;
-use wess_schemas::header::{SERVICE_ERROR, SERVICE_ERROR_CODE};
-use wess_schemas::limits::{DEFAULT_WAIT_MS, LimitPolicy, MAX_WAIT_MS};
+use wess_schemas::header::{MSG_ID, SERVICE_ERROR, SERVICE_ERROR_CODE};
+use wess_schemas::limits::{DEFAULT_WAIT_MS, MAX_WAIT_MS};
 use wess_schemas::subject::{Endpoint, Subjects};
-use wess_schemas::{ErrorBody, ErrorCode};
+use wess_schemas::{ErrorBody, ErrorCode, JobId};
 use wess_service::bus::{Bus, BusError, Reply, Request};
 use wess_service::trace_context::TraceParent;
 
@@ -24,11 +24,14 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(15);
 /// For storing: the worker fetches, validates and writes the largest module twice.
 const STORE_PATIENCE: Duration = Duration::from_secs(120);
 
-/// The way to workers. Cheap to clone.
-#[derive(Clone)]
+/// No run is waited for longer, whatever a caller asks for.
+const MAX_RUN_MS: u64 = 60 * 60 * 1000;
+
+/// The way to workers.
 pub struct Workers {
     bus: Arc<dyn Bus>,
     subjects: Subjects,
+    usual_run_ms: u64,
 }
 
 /// What is asked.
@@ -70,20 +73,21 @@ impl Question {
         self
     }
 
+    /// Adds the caller's idempotency key.
+    #[must_use]
+    pub fn with_key(self, key: Option<JobId>) -> Self {
+        match key {
+            Some(key) => self.with_header(MSG_ID, key.as_str()),
+            None => self,
+        }
+    }
+
     fn runs_guests(&self) -> bool {
         matches!(
             self.endpoint,
             Endpoint::Invoke | Endpoint::InvokeRaw(..) | Endpoint::Chain
         )
     }
-}
-
-/// How long to wait for the reply to a call: never less than the worker takes to say that it is overdue.
-pub fn call_patience(wait_ms: Option<u64>, timeout_ms: Option<u64>) -> Duration {
-    let longest_run = LimitPolicy::default().ceiling.timeout_ms;
-    let wait = wait_ms.unwrap_or(DEFAULT_WAIT_MS).min(MAX_WAIT_MS);
-    let run = timeout_ms.unwrap_or(longest_run).min(longest_run);
-    Duration::from_millis(wait + run) + CALL_MARGIN
 }
 
 /// A body in JSON. The contract's types have no way to fail at that.
@@ -95,9 +99,20 @@ pub fn json(body: &impl Serialize) -> Result<Bytes, Problem> {
 }
 
 impl Workers {
-    /// Asks over `bus` on `subjects`.
-    pub fn new(bus: Arc<dyn Bus>, subjects: Subjects) -> Self {
-        Self { bus, subjects }
+    /// Asks over `bus` on `subjects`. A run that states no timeout may take as long as `usual_run`.
+    pub fn new(bus: Arc<dyn Bus>, subjects: Subjects, usual_run: Duration) -> Self {
+        Self {
+            bus,
+            subjects,
+            usual_run_ms: u64::try_from(usual_run.as_millis()).unwrap_or(MAX_RUN_MS),
+        }
+    }
+
+    /// How long to wait for the reply to a call: never less than the worker takes to say that it is overdue.
+    pub fn call_patience(&self, wait_ms: Option<u64>, timeout_ms: Option<u64>) -> Duration {
+        let wait = wait_ms.unwrap_or(DEFAULT_WAIT_MS).min(MAX_WAIT_MS);
+        let run = timeout_ms.unwrap_or(self.usual_run_ms).min(MAX_RUN_MS);
+        Duration::from_millis(wait + run) + CALL_MARGIN
     }
 
     /// The largest payload that travels in a message; a larger one travels by reference.
@@ -152,17 +167,4 @@ fn refusal(reply: &Reply) -> Problem {
 /// A reply that is not what the contract says.
 pub fn unreadable(error: &serde_json::Error) -> Problem {
     Problem::new(ErrorCode::Internal, "a worker's reply could not be read").because(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_call_is_waited_for_longer_than_the_worker_may_take_to_refuse_it() {
-        let seconds = |wait, run| call_patience(wait, run).as_secs();
-        assert_eq!(seconds(None, None), 30 + 60 + 30);
-        assert_eq!(seconds(Some(0), Some(1000)), 1 + 30);
-        assert_eq!(seconds(Some(u64::MAX), Some(u64::MAX)), 120 + 60 + 30);
-    }
 }

@@ -20,9 +20,9 @@ use crate::config::Bounds;
 use crate::extract::Trace;
 use crate::large::Uploaded;
 use crate::problem::Problem;
-use crate::routes::invoke::with_idempotency_key;
+use crate::routes::invoke::idempotency_key;
 use crate::routes::json_answer;
-use crate::workers::{Question, call_patience, json};
+use crate::workers::{Question, Workers, json};
 
 /// `POST /v1/chain`
 pub async fn chain(
@@ -32,13 +32,13 @@ pub async fn chain(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let limit = Bounds::JSON_BYTES;
+    let (key, limit) = (idempotency_key(&headers)?, Bounds::JSON_BYTES);
     let (request, bytes) =
         bodies::read_json::<ChainRequest>(&app.admission, body, limit, app.bounds.body_timeout).await?;
-    let patience = patience(&request);
+    let patience = patience(&app.workers, &request);
     let (payload, uploaded) = fitted(&app, request, bytes).await?;
     let question = Question::call(Endpoint::Chain, payload, patience, trace);
-    let reply = app.workers.ask(with_idempotency_key(question, &headers)?).await;
+    let reply = app.workers.ask(question.with_key(key)).await;
     app.stores.discard(uploaded).await;
     match reply {
         Ok(reply) => Ok(json_answer(app.complete(reply.payload).await?)),
@@ -47,11 +47,11 @@ pub async fn chain(
 }
 
 /// As long as its steps one after the other; a chain of too many is refused by the worker.
-fn patience(request: &ChainRequest) -> Duration {
+fn patience(workers: &Workers, request: &ChainRequest) -> Duration {
     let of_step = |step: &ChainStep| match step {
-        ChainStep::Module(_) => call_patience(request.wait_ms, None),
+        ChainStep::Module(_) => workers.call_patience(request.wait_ms, None),
         ChainStep::Invocation(step) => {
-            call_patience(step.wait_ms.or(request.wait_ms), step.limits.timeout_ms)
+            workers.call_patience(step.wait_ms.or(request.wait_ms), step.limits.timeout_ms)
         }
     };
     request
@@ -60,7 +60,7 @@ fn patience(request: &ChainRequest) -> Duration {
         .take(MAX_CHAIN_STEPS)
         .map(of_step)
         .sum::<Duration>()
-        .max(call_patience(None, None))
+        .max(workers.call_patience(None, None))
 }
 
 async fn fitted(

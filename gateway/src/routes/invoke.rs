@@ -9,12 +9,13 @@ use axum::http::header::{CONTENT_TYPE, HeaderMap, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use wess_schemas::header::{self, CallHeaders, InvalidHeader};
+use wess_schemas::header::{self, CallHeaders};
+use wess_schemas::id::InvalidName;
 use wess_schemas::invocation::check_wait;
 use wess_schemas::payload::PayloadRef;
 use wess_schemas::reference::FunctionName;
 use wess_schemas::subject::Endpoint;
-use wess_schemas::{Invocation, Reference};
+use wess_schemas::{Invocation, JobId, Reference};
 use wess_service::bus::Reply;
 use wess_service::trace_context::TraceParent;
 
@@ -26,7 +27,7 @@ use crate::extract::{InPath, Trace};
 use crate::large::Uploaded;
 use crate::problem::Problem;
 use crate::routes::json_answer;
-use crate::workers::{Question, call_patience, json, unreadable};
+use crate::workers::{Question, json, unreadable};
 
 /// The HTTP name of the idempotency key.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
@@ -49,13 +50,15 @@ pub async fn invocation(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let limit = Bounds::JSON_BYTES;
+    let (key, limit) = (idempotency_key(&headers)?, Bounds::JSON_BYTES);
     let (invocation, bytes) =
         bodies::read_json::<Invocation>(&app.admission, body, limit, app.bounds.body_timeout).await?;
-    let patience = call_patience(invocation.wait_ms, invocation.limits.timeout_ms);
+    let patience = app
+        .workers
+        .call_patience(invocation.wait_ms, invocation.limits.timeout_ms);
     let (payload, uploaded) = fitted(&app, invocation, bytes).await?;
     let question = Question::call(Endpoint::Invoke, payload, patience, trace);
-    let reply = app.workers.ask(with_idempotency_key(question, &headers)?).await;
+    let reply = app.workers.ask(question.with_key(key)).await;
     app.stores.discard(uploaded).await;
     Ok(json_answer(app.complete(reply?.payload).await?))
 }
@@ -119,8 +122,8 @@ async fn raw(
     body: Body,
     trace: TraceParent,
 ) -> Result<Response, Problem> {
-    let asked = asked(&headers)?;
-    let patience = call_patience(asked.wait_ms, asked.limits.timeout_ms);
+    let (asked, key, passed) = (asked(&headers)?, idempotency_key(&headers)?, passed_on(&headers)?);
+    let patience = app.workers.call_patience(asked.wait_ms, asked.limits.timeout_ms);
     let input = bodies::read(&app.admission, body, Bounds::INPUT_BYTES, app.bounds.body_timeout).await?;
     let large = input.len() > app.workers.inline_bytes();
     let uploaded = if large {
@@ -133,46 +136,44 @@ async fn raw(
         Some(Uploaded { reference, .. }) => Question::call(endpoint, Bytes::new(), patience, trace)
             .with_header(header::INPUT_REF, &in_header(reference)?),
     };
-    let reply = app.workers.ask(passed_on(question, &headers)?).await;
+    let with_header = |question: Question, (name, text)| question.with_header(name, text);
+    let question = passed.into_iter().fold(question.with_key(key), with_header);
+    let reply = app.workers.ask(question).await;
     app.stores.discard(uploaded).await;
     answer(app, reply?).await
 }
 
 /// What the headers ask for, checked here so that a wrong one costs no hop.
 fn asked(headers: &HeaderMap) -> Result<CallHeaders, Problem> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let asked = CallHeaders::read(|name| match name {
-        header::MSG_ID => text(IDEMPOTENCY_KEY),
-        // Clients over HTTP have no way to upload.
-        header::INPUT_REF => None,
-        name => text(name),
+        // Told by another name over HTTP, and by no name at all: clients there have no way to upload.
+        header::MSG_ID | header::INPUT_REF => None,
+        name => headers.get(name).and_then(|value| value.to_str().ok()),
     });
-    let asked = asked.map_err(|invalid| match invalid {
-        InvalidHeader::JobId(invalid) => Problem::invalid(format!("header {IDEMPOTENCY_KEY}: {invalid}")),
-        InvalidHeader::Number(_) | InvalidHeader::PayloadRef => Problem::invalid(invalid.to_string()),
-    })?;
+    let asked = asked.map_err(|invalid| Problem::invalid(invalid.to_string()))?;
     check_wait(asked.wait_ms)?;
     Ok(asked)
 }
 
-fn passed_on(mut question: Question, headers: &HeaderMap) -> Result<Question, Problem> {
-    for name in PASSED_ON {
-        if let Some(value) = headers.get(name) {
-            let text = value
-                .to_str()
-                .map_err(|_| Problem::invalid(format!("header {name} is not ASCII text")))?;
-            question = question.with_header(name, text);
-        }
-    }
-    with_idempotency_key(question, headers)
+fn passed_on(headers: &HeaderMap) -> Result<Vec<(&'static str, &str)>, Problem> {
+    let given = PASSED_ON
+        .iter()
+        .filter_map(|name| Some((*name, headers.get(*name)?)));
+    let texts = given.map(|(name, value)| match value.to_str() {
+        Ok(text) => Ok((name, text)),
+        Err(_) => Err(Problem::invalid(format!("header {name} is not ASCII text"))),
+    });
+    texts.collect()
 }
 
-/// The key as workers know it. That it is well formed was either checked before, or is checked by the worker.
-pub(super) fn with_idempotency_key(question: Question, headers: &HeaderMap) -> Result<Question, Problem> {
-    let Some(key) = asked(headers)?.job_id else {
-        return Ok(question);
+/// The caller's idempotency key.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<JobId>, Problem> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
     };
-    Ok(question.with_header(header::MSG_ID, key.as_str()))
+    let key = key.to_str().unwrap_or_default().parse();
+    key.map(Some)
+        .map_err(|invalid: InvalidName| Problem::invalid(format!("header {IDEMPOTENCY_KEY}: {invalid}")))
 }
 
 fn in_header(reference: &PayloadRef) -> Result<String, Problem> {

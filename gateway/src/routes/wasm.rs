@@ -24,7 +24,7 @@ use wess_schemas::{ErrorCode, Reference};
 use wess_service::objects::{self, ObjectError, Stored};
 use wess_service::trace_context::TraceParent;
 
-use crate::admission::Room;
+use crate::admission::{Reservation, Room};
 use crate::app::App;
 use crate::extract::{InPath, Trace};
 use crate::problem::Problem;
@@ -85,7 +85,7 @@ fn client_has(headers: &HeaderMap, etag: &str) -> bool {
 
 /// Waits for the first piece, so that what fails before it is a problem and not a broken answer.
 async fn open(app: &App, location: &BlobLocation) -> Result<Body, Problem> {
-    let (blobs, room) = (app.stores.blobs.clone(), app.admission.download()?);
+    let (blobs, room) = (app.stores.blobs.clone(), app.admission.download(location.size)?);
     let (sender, mut pieces) = mpsc::channel(CHUNKS_AHEAD);
     let (cut, location) = (app.lifecycle.cut.clone(), location.clone());
     app.lifecycle.spawn_brief("download", async move {
@@ -116,7 +116,7 @@ fn broken(error: &ObjectError) -> Problem {
 }
 
 /// Ends when all is sent, or when the client has gone.
-async fn copy(blobs: ObjectStore, location: BlobLocation, sender: mpsc::Sender<Piece>, _room: Room) {
+async fn copy(blobs: ObjectStore, location: BlobLocation, sender: mpsc::Sender<Piece>, _room: Reservation) {
     let expected = Stored {
         digest: location.digest,
         size: location.size,

@@ -105,7 +105,7 @@ async fn what_does_not_parse_is_refused_by_name_before_any_worker_is_asked() {
         &'static str,
         &'static str,
     );
-    let cases: [Case; 15] = [
+    let cases: [Case; 18] = [
         ("GET", "/v1/modules/UPPER", &[], "", "module reference"),
         ("GET", "/v1/modules/hello@0", &[], "", "module reference"),
         ("POST", "/v1/modules/up%20per/invoke", &[], "", "module reference"),
@@ -143,6 +143,27 @@ async fn what_does_not_parse_is_refused_by_name_before_any_worker_is_asked() {
             &[("Wess-Wait-Ms", "120001")],
             "",
             "wait_ms",
+        ),
+        (
+            "POST",
+            "/v1/invoke",
+            &[("Idempotency-Key", "a b")],
+            "{\"module\":\"a\"}",
+            "Idempotency-Key",
+        ),
+        (
+            "POST",
+            "/v1/modules/upper/invoke",
+            &[("Wess-Fuel", "much")],
+            "",
+            "Wess-Fuel",
+        ),
+        (
+            "POST",
+            "/v1/modules/upper/invoke",
+            &[("Content-Type", "text/ä")],
+            "",
+            "Content-Type",
         ),
         (
             "POST",

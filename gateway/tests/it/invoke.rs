@@ -354,3 +354,36 @@ async fn outputs_of_a_chain_are_put_in_wherever_they_are_referred_to() {
         assert!(are_gone(&house, &told).await);
     }
 }
+
+#[tokio::test]
+async fn a_call_is_waited_for_longer_than_a_worker_takes_to_say_that_it_is_overdue() {
+    // Wait and run as asked, else the longest there is by default; never without end.
+    let cases = [
+        (r#"{"module":"a"}"#, 30 + 60),
+        (r#"{"module":"a","wait_ms":0,"limits":{"timeout_ms":1000}}"#, 1),
+        (
+            r#"{"module":"a","wait_ms":99999999,"limits":{"timeout_ms":99999999999}}"#,
+            120 + 3600,
+        ),
+    ];
+    for (body, seconds) in cases {
+        let workers = Workers::answering(|_| Ok(json(&golden("outcome"))));
+        let house = House::start(workers.clone()).await;
+        post(house.address, "/v1/invoke", body).await;
+        assert_eq!(workers.asked().timeout.as_secs(), seconds + 30, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_chain_is_waited_for_as_long_as_its_steps() {
+    let workers = Workers::answering(|_| Ok(json(&value!({ "steps": [] }))));
+    let house = House::with_options(workers.clone(), &["--http-max-run-s", "100"]).await;
+    let steps = value!(["a", { "module": "b", "limits": { "timeout_ms": 7000 } }]);
+    post(
+        house.address,
+        "/v1/chain",
+        value!({ "steps": steps, "wait_ms": 1000 }).to_string(),
+    )
+    .await;
+    assert_eq!(workers.asked().timeout.as_secs(), (1 + 100 + 30) + (1 + 7 + 30));
+}

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream;
@@ -146,10 +147,7 @@ impl House {
 
     pub async fn with_options(workers: Arc<dyn Bus>, options: &[&str]) -> Self {
         let nats = NatsServer::start();
-        let client = async_nats::connect(nats.url()).await.unwrap();
-        let assets = ensure_assets(&jetstream::new(client), &AssetOptions::default())
-            .await
-            .unwrap();
+        let assets = assets(&nats).await;
         let (lifecycle, mut registry) = (Lifecycle::default(), Registry::default());
         let gateway = Gateway {
             http: http(options),
@@ -178,6 +176,15 @@ impl House {
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
         text
     }
+}
+
+/// A store that is away is told within seconds, so that tests of that are short.
+async fn assets(nats: &NatsServer) -> Assets {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let options = async_nats::ConnectOptions::new().request_timeout(Some(PATIENCE));
+    let mut jetstream = jetstream::new(options.connect(nats.url()).await.unwrap());
+    jetstream.set_timeout(PATIENCE);
+    ensure_assets(&jetstream, &AssetOptions::default()).await.unwrap()
 }
 
 fn http(options: &[&str]) -> wess_gateway::config::HttpConfig {
