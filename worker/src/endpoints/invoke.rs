@@ -70,6 +70,7 @@ pub fn parse(
             check_stored(call)
         }
         _ => {
+            check_message(&payload)?;
             let invocation: Invocation = serde_json::from_slice(&payload).map_err(invalid)?;
             let mut call = from_invocation(invocation, arrived)?;
             call.job_id = headers.job_id.unwrap_or(call.job_id);
@@ -77,6 +78,19 @@ pub fn parse(
             Ok(call)
         }
     }
+}
+
+/// Bounds what is parsed as JSON: the largest input as base64, with room for arguments and environment.
+fn check_message(payload: &Bytes) -> Result<(), ErrorBody> {
+    const MAX_JSON_BYTES: usize = 16 << 20;
+    if payload.len() <= MAX_JSON_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "the request is {} bytes of JSON, but must be at most {MAX_JSON_BYTES}",
+        payload.len()
+    );
+    Err(ErrorBody::new(ErrorCode::PayloadTooLarge, message))
 }
 
 /// Makes a call of an Invocation.

@@ -70,6 +70,8 @@ pub struct Tally {
     pub overstayed: Cell,
     /// Requests not answered because of the reply subject they named.
     pub forged_replies: Cell,
+    /// Replies dropped because NATS was away for too long.
+    pub replies_dropped: Cell,
     /// Log lines dropped because the log could not keep up.
     pub log_lines_dropped: Cell,
     /// Guests running or suspended.
@@ -172,7 +174,7 @@ impl Collector for Tallies {
                 ConstCounter::new(failed).encode(calls.encode_family(&[("code", code.as_str())])?)?;
             }
         }
-        let counters: [Shown; 4] = [
+        let counters: [Shown; 5] = [
             (
                 "wess_worker_cold_calls",
                 "Calls that had to load their module first",
@@ -192,6 +194,11 @@ impl Collector for Tallies {
                 "wess_worker_log_lines_dropped",
                 "Guest log lines that were dropped",
                 |tally| &tally.log_lines_dropped,
+            ),
+            (
+                "wess_worker_replies_dropped",
+                "Replies dropped because NATS was away for too long",
+                |tally| &tally.replies_dropped,
             ),
         ];
         for (name, help, cell) in counters {

@@ -2,13 +2,14 @@
 //! then writes the replies; so it sees a backlog while there is time to refuse it, and the socket is never forgotten.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, Message, Subject};
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, poll};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,8 @@ const TURN: Duration = Duration::from_millis(1);
 /// How often the line is searched for calls that have waited long enough.
 const SWEEP: Duration = Duration::from_millis(20);
 
+/// How long the connection may take to have room for a reply.
+const PUBLISH_PATIENCE: Duration = Duration::from_secs(1);
 /// How long calls that were cut may take to be answered.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -154,17 +157,31 @@ impl Executor {
         self.start_guests();
         self.tally.slots_busy.set(self.slots.busy() as u64);
         self.tally.waiting.set(self.slots.waiting() as u64);
-        for (subject, reply) in std::mem::take(&mut self.outbox) {
-            if let Err(error) = self
-                .client
-                .publish_with_headers(subject, reply.headers, reply.payload)
-                .await
-            {
-                tracing::warn!(%error, "a reply was not published");
-            }
-        }
+        self.send_replies().await;
         if self.slots.can_start() {
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Hands replies to the connection. While NATS is away it keeps some thousands for its return; what no longer fits is
+    /// dropped, so that calls from this process go on.
+    async fn send_replies(&mut self) {
+        let mut replies = std::mem::take(&mut self.outbox).into_iter();
+        while let Some((subject, Reply { headers, payload })) = replies.next() {
+            let mut publish = pin!(self.client.publish_with_headers(subject, headers, payload));
+            let published = match poll!(publish.as_mut()) {
+                Poll::Ready(published) => Ok(published),
+                Poll::Pending => tokio::time::timeout(PUBLISH_PATIENCE, publish).await,
+            };
+            match published {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "a reply was not published"),
+                Err(_) => {
+                    let dropped = replies.len() + 1;
+                    self.tally.replies_dropped.add(dropped as u64);
+                    return tracing::error!(dropped, "NATS takes no more replies: dropped them");
+                }
+            }
         }
     }
 
