@@ -14,7 +14,7 @@ use crate::problem::Problem;
 
 /// Bodies up to this size are not counted: the bound on requests bounds them.
 const FREE_BYTES: u64 = 64 * 1024;
-/// The unit of counting; a semaphore counts no further than a quarter of the address space.
+/// The unit of counting: permits are taken by a 32-bit number.
 const UNIT_BYTES: u64 = 1024;
 /// How long an output waits for room: its guest has run, so refusing it at once would waste the run.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(10);

@@ -46,7 +46,7 @@ pub async fn chain(
     }
 }
 
-/// As long as its steps one after the other; a chain of too many is refused by the worker.
+/// As long as its steps one after the other. One of none or of too many is waited for too: the worker refuses it.
 fn patience(workers: &Workers, request: &ChainRequest) -> Duration {
     let of_step = |step: &ChainStep| match step {
         ChainStep::Module(_) => workers.call_patience(request.wait_ms, None),
