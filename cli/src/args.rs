@@ -235,6 +235,7 @@ const USUAL: &[&str] = &[
     "gateway",
     "bearer_token",
     "nats_listen",
+    "http",
     "data",
     "executors",
 ];

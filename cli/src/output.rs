@@ -7,7 +7,8 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use comfy_table::presets::{ASCII_MARKDOWN, NOTHING};
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
-use wess_schemas::ErrorCode;
+use wess_schemas::timestamp::Timestamp;
+use wess_schemas::{Digest, ErrorCode};
 
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -60,6 +61,20 @@ pub fn markdown<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item 
     table.trim_fmt()
 }
 
+/// An instant for people, to the second.
+pub fn time(instant: Timestamp) -> String {
+    let text = instant.to_string();
+    match text.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => text,
+    }
+}
+
+/// The beginning of a digest, enough for people to tell two apart.
+pub fn brief(digest: Digest) -> String {
+    digest.to_string().chars().take("sha256:".len() + 12).collect()
+}
+
 /// A number of bytes for people: three digits and a binary unit.
 pub fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
@@ -68,6 +83,14 @@ pub fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instants_and_digests_are_shown_as_far_as_people_read_them() {
+        let instant = |text: &str| serde_json::from_value::<Timestamp>(text.into()).unwrap();
+        assert_eq!(time(instant("2026-01-02T03:04:05.678Z")), "2026-01-02T03:04:05Z");
+        assert_eq!(time(instant("2026-01-02T03:04:05Z")), "2026-01-02T03:04:05Z");
+        assert_eq!(brief(Digest::from_bytes([0xab; 32])), "sha256:abababababab");
+    }
 
     #[test]
     fn a_table_has_a_line_for_each_row_and_no_space_at_its_ends() {

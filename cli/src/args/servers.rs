@@ -23,18 +23,19 @@ Examples:
 Prints one line on stdout when it can answer: ready http=URL admin=URL nats=URL
 SIGTERM or Ctrl-C lets calls finish and stops everything; a second one cuts them short.")]
 pub struct UpArgs {
+    #[command(flatten)]
+    pub admin: AdminOptions,
     /// Where to serve HTTP; port 0 takes a free one.
     #[arg(
         long,
         env = "WESS_HTTP",
         default_value = "127.0.0.1:8080",
-        value_name = "ADDR"
+        value_name = "ADDR",
+        help_heading = "HTTP"
     )]
     pub http: SocketAddr,
     #[command(flatten)]
     pub http_options: HttpOptions,
-    #[command(flatten)]
-    pub admin: AdminOptions,
     #[command(flatten)]
     pub worker: WorkerOptions,
     /// Where the nats-server that is started listens; port 0 takes a free one.

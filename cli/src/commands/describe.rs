@@ -79,8 +79,8 @@ fn versions(module: &Module) -> String {
             version.version.to_string(),
             tags.map(Tag::to_string).collect::<Vec<_>>().join(" "),
             output::size(version.size),
-            version.created.to_string(),
-            version.digest.to_string(),
+            output::time(version.created),
+            output::brief(version.digest),
         ]
     };
     output::table(

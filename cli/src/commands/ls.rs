@@ -66,7 +66,7 @@ fn table(modules: Vec<ModuleSummary>) -> String {
             module.abi.as_str().into(),
             output::size(module.size),
             tags.join(" "),
-            module.updated.to_string(),
+            output::time(module.updated),
         ]
     });
     output::table(["NAME", "VERSION", "ABI", "SIZE", "TAGS", "UPDATED"], rows)

@@ -42,10 +42,18 @@ fn block_on(asking: impl Future<Output = Result<Exit, Fault>>) -> Result<Exit, F
         .block_on(asking)
 }
 
+/// The grammar without the commands that only we start.
+fn visible(grammar: &clap::Command) -> clap::Command {
+    let commands = grammar.get_subcommands().filter(|command| !command.is_hide_set());
+    clap::Command::new("wess")
+        .args(grammar.get_arguments())
+        .subcommands(commands)
+}
+
 /// `wess completions`: needs nobody.
 pub fn completions(args: &CompletionsArgs) -> ExitCode {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut grammar(), "wess", &mut script);
+    clap_complete::generate(args.shell, &mut visible(&grammar()), "wess", &mut script);
     match crate::output::bytes(&script) {
         Ok(()) => Exit::Done.into(),
         Err(fault) => fault.exit().into(),

@@ -48,7 +48,7 @@ pub enum StartFailed {
     #[error("cannot start the nats-server")]
     Spawn(#[source] std::io::Error),
     /// It ended by itself.
-    #[error("the nats-server ended at its start: {fault}")]
+    #[error("the nats-server ended at its start: {fault}{}", advice(fault))]
     Ended {
         /// What it logged last, or its status.
         fault: String,
@@ -56,6 +56,13 @@ pub enum StartFailed {
     /// It runs and does not listen.
     #[error("the nats-server did not listen within {START_LIMIT:?}")]
     Silent,
+}
+
+fn advice(fault: &str) -> &'static str {
+    match fault.contains("address already in use") {
+        true => " (use the one that runs there by --nats, or another port by --nats-listen)",
+        false => "",
+    }
 }
 
 /// A running nats-server. Killed when dropped.

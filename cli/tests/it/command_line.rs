@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Output, Stdio};
 
 use serde_json::Value;
-use wess_harness::binary;
+use wess_harness::{NatsServer, binary};
 
 use crate::wess::{code, stderr, stdout};
 
@@ -51,6 +51,7 @@ fn completions_name_the_commands_in_every_shell() {
         let script = wess(&["completions", shell]);
         assert_eq!(code(&script), 0, "{shell}");
         assert!(stdout(&script).contains("describe"), "{shell}");
+        assert!(!stdout(&script).contains("bench-echo"), "{shell}");
     }
 }
 
@@ -88,6 +89,34 @@ fn with_nobody_there_it_ends_with_69_and_says_where_it_looked() {
         );
         assert!(stderr(&output).contains("127.0.0.1:1") && stderr(&output).contains("(unavailable)\nhint: "));
     }
+}
+
+#[test]
+fn a_server_without_workers_is_told_from_one_that_is_not_there() {
+    let server = NatsServer::start();
+    for args in [&["ls"][..], &["invoke", "upper", "hello"], &["chain", "a", "b"]] {
+        let output = wess(&[args, &["--nats", &server.url()]].concat());
+        assert_eq!(code(&output), 69, "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("(no_workers)\nhint: start one"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut command = binary("wess");
+    command
+        .args(["completions", "bash"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! `wess up` as a process: what it prints, how it stops, and what it leaves when it is killed.
 
-use std::net::TcpListener;
-use std::process::Command;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 
 use wess_harness::{NatsServer, Process, Signal, eventually};
 
-use crate::wess::{DOORS, Door, Wess, binaries, command, runs};
+use crate::wess::{DOORS, Door, Wess, binaries, code, command, runs, stderr};
 
 #[test]
 fn it_prints_one_line_and_stops_cleanly_with_its_nats_server() {
@@ -127,7 +128,7 @@ fn a_folder_or_port_that_is_taken_ends_it_and_is_named() {
     ends(
         Process::spawn(&mut command(&folder, &["--nats-listen", &address])),
         69,
-        "address already in use",
+        "another port by --nats-listen",
     );
     let http = ["--nats-listen", "127.0.0.1:0", "--http", &address];
     let mut command = wess_harness::binary("wess");
@@ -149,4 +150,81 @@ fn a_server_that_asks_for_no_credentials_stays_on_loopback() {
         said.contains("--nats-listen: is not loopback") && said.contains("--executors"),
         "{said}"
     );
+}
+
+/// The SHA-256 of `hush`.
+const HUSH: &str = "dc8331bcb2283e89d275a1c2fe66f7bf5ac3163ec1967f149dd7e27906365f0c";
+
+#[test]
+fn with_tokens_the_gateway_lets_in_who_has_one_with_the_right_scope() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let tokens = folder.path().join("tokens.toml");
+    let token = format!("[[token]]\nname = \"ci\"\nsha256 = \"{HUSH}\"\nscopes = [\"store\"]\n");
+    std::fs::write(&tokens, token).unwrap();
+    let flags = [
+        "--nats-listen",
+        "127.0.0.1:0",
+        "--tokens",
+        tokens.to_str().unwrap(),
+    ];
+    let wess = Wess::up_in(folder, &flags);
+    let add = wess.file("add", &wess_harness::guest("add"));
+    assert_eq!(code(&wess.ask(Door::Http, &["ls"])), 77);
+    assert_eq!(code(&wess.ask(Door::Http, &["ls", "--token", "loud"])), 77);
+    wess.must(Door::Http, &["store", "add", &add, "--token", "hush"]);
+    let refused = wess.ask(Door::Http, &["invoke", "add", "[2,3]", "--token", "hush"]);
+    assert!(
+        stderr(&refused).contains("(forbidden)\nhint: give the gateway a token"),
+        "{}",
+        stderr(&refused)
+    );
+    assert_eq!(wess.must(Door::Nats, &["invoke", "add", "[2,3]"]), "5");
+}
+
+#[tokio::test]
+async fn calls_that_run_when_it_is_stopped_are_answered_first() {
+    let mut wess = Wess::up();
+    wess.store(Door::Nats, "spin", "spin");
+    let metrics = format!("{}/metrics", wess.process.value("admin"));
+    let mut calls = DOORS.map(|door| {
+        let mut command = wess.command(door, &["invoke", "spin.spin", "--timeout", "2s"]);
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    });
+    eventually("two running guests", async || {
+        let text = page(&metrics);
+        let busy = text
+            .lines()
+            .find(|line| line.starts_with("wess_worker_slots_busy "))?;
+        busy.ends_with(" 2").then_some(())
+    })
+    .await;
+    wess.process.signal(Signal::TERM);
+    for call in &mut calls {
+        let status = call.wait().unwrap();
+        let mut said = String::new();
+        call.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(
+            status.code() == Some(1) && said.contains("(deadline_exceeded)"),
+            "{said}"
+        );
+    }
+    assert_eq!(
+        wess.process.wait_exit().code(),
+        Some(0),
+        "{}",
+        wess.process.stderr()
+    );
+}
+
+fn page(url: &str) -> String {
+    let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET /{path} HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
 }

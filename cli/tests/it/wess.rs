@@ -44,12 +44,7 @@ impl Wess {
 
     /// As [`Wess::ask`], with stdin.
     pub fn pipe(&self, door: Door, args: &[&str], stdin: &[u8]) -> Output {
-        let (variable, key) = match door {
-            Door::Nats => ("WESS_NATS_URL", "nats"),
-            Door::Http => ("WESS_GATEWAY", "http"),
-        };
-        let mut command = binary("wess");
-        command.args(args).env(variable, self.process.value(key));
+        let mut command = self.command(door, args);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -61,6 +56,17 @@ impl Wess {
             scope.spawn(move || drop(pipe.write_all(stdin)));
             child.wait_with_output().unwrap()
         })
+    }
+
+    /// `wess` through a door.
+    pub fn command(&self, door: Door, args: &[&str]) -> Command {
+        let (variable, key) = match door {
+            Door::Nats => ("WESS_NATS_URL", "nats"),
+            Door::Http => ("WESS_GATEWAY", "http"),
+        };
+        let mut command = binary("wess");
+        command.args(args).env(variable, self.process.value(key));
+        command
     }
 
     /// Runs `wess`, which must succeed; what it prints.
