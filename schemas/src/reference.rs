@@ -134,7 +134,7 @@ text_newtype!(
     FunctionName,
     "function name",
     "1 to 256 bytes without control characters",
-    "^[^\\p{Cc}]{1,256}$"
+    "^[^\\u0000-\\u001f\\u007f-\\u009f]{1,256}$"
 );
 
 #[cfg(test)]
