@@ -7,6 +7,7 @@ use wess_schemas::limits::Limits;
 use wess_schemas::outcome::{ModuleRun, RunStats};
 use wess_schemas::payload::PayloadRef;
 use wess_schemas::{ErrorBody, JobId, Reference};
+use wess_service::trace_context::TraceParent;
 
 use crate::guest::Answer;
 use crate::guest::abi::CallInput;
@@ -27,6 +28,8 @@ pub struct Call {
     pub limits: Limits,
     /// How long it may wait for a slot.
     pub wait: Duration,
+    /// Which trace it belongs to, when the caller said so.
+    pub trace: Option<TraceParent>,
     /// When it arrived.
     pub arrived: Instant,
 }

@@ -12,6 +12,7 @@ use wess_schemas::payload::PayloadRef;
 use wess_schemas::subject::Endpoint;
 use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, WorkerId};
 use wess_service::bus::Reply;
+use wess_service::trace_context::TraceParent;
 
 use super::json_reply;
 use crate::call::{Call, Finished};
@@ -42,6 +43,7 @@ pub fn parse(
     payload: Bytes,
     arrived: Instant,
 ) -> Result<Call, ErrorBody> {
+    let trace = headers.and_then(TraceParent::of);
     let headers = match headers {
         Some(headers) => {
             CallHeaders::read(|name| headers.get(name).map(|value| value.as_str())).map_err(invalid)?
@@ -65,6 +67,7 @@ pub fn parse(
                 stored_input: headers.input_ref,
                 limits: headers.limits,
                 wait: wait(headers.wait_ms),
+                trace,
                 arrived,
             };
             check_stored(call)
@@ -73,6 +76,7 @@ pub fn parse(
             check_message(&payload)?;
             let invocation: Invocation = serde_json::from_slice(&payload).map_err(invalid)?;
             let mut call = from_invocation(invocation, arrived)?;
+            call.trace = trace;
             call.job_id = headers.job_id.unwrap_or(call.job_id);
             call.limits = merged(call.limits, headers.limits)?;
             Ok(call)
@@ -118,6 +122,7 @@ pub fn from_invocation(mut invocation: Invocation, arrived: Instant) -> Result<C
         stored_input,
         limits: invocation.limits,
         wait: wait(invocation.wait_ms),
+        trace: None,
         arrived,
     })
 }

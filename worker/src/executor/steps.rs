@@ -13,6 +13,7 @@ use wess_schemas::limits::{EffectiveLimits, MAX_INPUT_BYTES};
 use wess_schemas::payload::PayloadRef;
 use wess_schemas::{ErrorBody, ErrorCode, JobId};
 use wess_service::payloads::Payloads;
+use wess_service::trace_context::TraceParent;
 
 use super::prepared::{Found, Loaded, load};
 use super::respond::{Responder, Sending};
@@ -42,6 +43,7 @@ pub struct Ticket {
     pub prepared: Option<Arc<Prepared>>,
     pub load_us: u64,
     pub arrived: Instant,
+    pub trace: Option<TraceParent>,
     expires: Instant,
     size_bytes: usize,
 }
@@ -157,6 +159,7 @@ impl Executor {
                 prepared: None,
                 load_us: 0,
                 arrived: call.arrived,
+                trace: call.trace,
                 expires,
                 size_bytes,
             })),

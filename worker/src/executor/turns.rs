@@ -18,6 +18,7 @@ use wess_schemas::outcome::RunStats;
 use wess_schemas::{ErrorBody, ErrorCode, JobId};
 use wess_service::bus::Reply;
 use wess_service::lifecycle::Failure;
+use wess_service::trace_context::TraceParent;
 
 use super::host::{CallHost, Outside, publish_logs};
 use super::inbox::Inbox;
@@ -47,6 +48,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Running {
     responder: Responder,
     job_id: JobId,
+    trace: Option<TraceParent>,
     module: Arc<Resolved>,
     function: String,
     stats: RunStats,
@@ -309,6 +311,7 @@ impl Executor {
         let running = Running {
             responder: ticket.responder,
             job_id: ticket.job_id,
+            trace: ticket.trace,
             module: ticket.module,
             function: ticket.plan.function().to_owned(),
             stats,
@@ -337,6 +340,7 @@ impl Executor {
         let Running {
             responder,
             job_id,
+            trace,
             module,
             function,
             mut stats,
@@ -351,7 +355,8 @@ impl Executor {
                 self.tally.ran(run_us);
                 (stats.run_us, stats.fuel, stats.memory_peak_bytes) = (run_us, fuel, Some(memory_peak_bytes));
                 result.map_err(|fault| {
-                    tracing::info!(%job_id, module = %module.digest, function, run_us, %fault, "a guest failed");
+                    let trace = trace.map(TraceParent::trace_id);
+                    tracing::info!(%job_id, trace, module = %module.digest, function, run_us, %fault, "a guest failed");
                     fault.to_error()
                 })
             }
