@@ -10,7 +10,7 @@ use wess_schemas::{Limits, ModuleName, Reference, Tag};
 use wess_service::nats::NatsOptions;
 
 pub use call::{CallLimits, ChainArgs, InvokeArgs};
-pub use servers::{BenchArgs, BenchEchoArgs, NatsServerArgs, UpArgs};
+pub use servers::{BenchArgs, BenchEchoArgs, ChildArgs, UpArgs};
 
 use crate::exit;
 
@@ -52,9 +52,9 @@ pub enum Command {
     Bench(BenchArgs),
     /// Print completions for a shell.
     Completions(CompletionsArgs),
-    /// Become a nats-server that ends with its parent.
+    /// Become another program, one that ends with its parent.
     #[command(hide = true)]
-    NatsServer(NatsServerArgs),
+    Child(ChildArgs),
     /// Answer each request with its own bytes.
     #[command(hide = true)]
     BenchEcho(BenchEchoArgs),

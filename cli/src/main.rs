@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod child;
 mod commands;
 mod exit;
 mod fault;
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
         .command
     {
         Command::Up(args) => up::run(*args),
-        Command::NatsServer(args) => up::become_nats_server(&args),
+        Command::Child(args) => child::become_it(&args),
         Command::Bench(args) => bench::run(args),
         Command::BenchEcho(args) => bench::echo(args),
         Command::Completions(args) => commands::completions(&args),

@@ -1,5 +1,6 @@
 //! The flags of the commands that run for longer: `up`, `bench`, and the processes that those start.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -79,7 +80,7 @@ pub struct BenchArgs {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub executors: Option<u16>,
     /// Measure behind this server, which asks for no credentials; then no modules are stored in numbers.
-    #[arg(long, value_name = "URL", conflicts_with = "nats_server")]
+    #[arg(long, value_name = "URL")]
     pub nats: Option<String>,
     /// Which nats-server to start.
     #[arg(long, env = "WESS_NATS_SERVER", value_name = "FILE")]
@@ -99,16 +100,17 @@ pub struct BenchArgs {
     pub markdown: bool,
 }
 
-/// `wess nats-server`.
+/// `wess child`.
 #[derive(Args)]
-pub struct NatsServerArgs {
+pub struct ChildArgs {
     /// Whose end is ours.
     #[arg(long)]
     pub parent: i32,
     /// Which binary to become.
     pub binary: PathBuf,
-    /// Its configuration.
-    pub config: PathBuf,
+    /// Its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<OsString>,
 }
 
 /// `wess bench-echo`.

@@ -4,11 +4,9 @@ use futures_util::StreamExt;
 
 use crate::args::BenchEchoArgs;
 use crate::output;
-use crate::up::end_with_parent;
 
 /// Answers until it is ended.
 pub async fn answer(args: BenchEchoArgs) -> anyhow::Result<()> {
-    end_with_parent();
     let client = async_nats::connect(&args.nats).await?;
     let mut requests = client.queue_subscribe(args.subject.clone(), args.subject).await?;
     client.flush().await?;

@@ -14,6 +14,7 @@ mod usage;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use wess_schemas::subject::Endpoint;
 use wess_schemas::{ModuleName, Reference};
@@ -58,7 +59,11 @@ fn finish(output: Output, result: anyhow::Result<()>) -> ExitCode {
 }
 
 async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
-    let report = measure(&args).await?;
+    let report = tokio::select! {
+        report = measure(&args) => report?,
+        // Dropping what is underway ends the processes and removes the folder.
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    };
     match args.output {
         Output::Json => output::json(&report)?,
         Output::Human if args.markdown => output::text(&report.markdown())?,

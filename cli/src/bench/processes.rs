@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::up::signal;
+use crate::child::signal;
 
 /// How long one may take to be ready.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -34,18 +34,14 @@ impl Process {
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(log)?)
-            .kill_on_drop(true);
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start {:?}", command.as_std().get_program()))?;
+            .stderr(File::create(log)?);
+        let mut child = command.spawn().context("cannot start a process")?;
         let mut stdout = BufReader::new(child.stdout.take().context("stdout is piped")?);
         let mut ready = String::new();
         let read = timeout(START_LIMIT, stdout.read_line(&mut ready)).await;
         if !matches!(read, Ok(Ok(_))) || !ready.starts_with("ready") {
             bail!(
-                "{:?} did not get ready: {}",
-                command.as_std().get_program(),
+                "a process did not get ready: {}",
                 std::fs::read_to_string(log)?.trim()
             );
         }

@@ -10,6 +10,7 @@ use wess_schemas::subject::{Prefix, Subjects};
 
 use super::processes::Process;
 use crate::args::BenchArgs;
+use crate::child;
 use crate::up::{NatsServer, Settings, find};
 
 /// Where the echo listens.
@@ -17,7 +18,6 @@ pub const ECHO: &str = "wess-bench.echo";
 
 /// All processes of a run. Whatever is still running when it is dropped is killed.
 pub struct Rig {
-    folder: TempDir,
     server: Option<NatsServer>,
     url: String,
     prefix: Prefix,
@@ -26,6 +26,8 @@ pub struct Rig {
     pub echo: Process,
     /// Ours.
     pub worker: Process,
+    /// Last, so that it goes after those who write into it.
+    folder: TempDir,
 }
 
 impl Rig {
@@ -107,7 +109,7 @@ async fn start_server(named: Option<&Path>, folder: &Path) -> anyhow::Result<Nat
 }
 
 fn echo(url: &str) -> anyhow::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = child::command(&std::env::current_exe()?)?;
     command.args(["bench-echo", url, ECHO]);
     Ok(command)
 }
@@ -124,7 +126,7 @@ async fn start_worker(
         "there is no {}, which is what is measured",
         binary.display()
     );
-    let mut command = Command::new(binary);
+    let mut command = child::command(&binary)?;
     command.args([
         "--nats",
         url,

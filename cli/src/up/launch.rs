@@ -6,19 +6,16 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
 use super::nats_server::StartFailed;
-use crate::args::NatsServerArgs;
-use crate::exit::Exit;
+use crate::child;
 
 /// How long to wait for a folder whose last owner was killed: its server ends a moment later.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -66,16 +63,14 @@ impl Settings {
     pub fn spawn(&self, lock: &File) -> io::Result<Child> {
         let config = self.folder.join("server.conf");
         fs::write(&config, self.config())?;
-        Command::new(std::env::current_exe()?)
-            .args(["nats-server", "--parent", &std::process::id().to_string()])
-            .arg(&self.binary)
+        child::command(&self.binary)?
+            .arg("--config")
             .arg(&config)
             .stdin(Stdio::from(lock.try_clone()?))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             // A Ctrl-C on the terminal must reach it only through us, after everything has drained.
             .process_group(0)
-            .kill_on_drop(true)
             .spawn()
     }
 
@@ -97,6 +92,12 @@ impl Settings {
         .to_string()
     }
 
+    /// Where a process of it says on which port it listens: it names that file after itself.
+    pub fn ports_file(&self, pid: u32) -> PathBuf {
+        let name = self.binary.file_name().unwrap_or_default().to_string_lossy();
+        self.folder.join(format!("{name}_{pid}.ports"))
+    }
+
     /// The last line of its log that tells of a fault: `[7] 2026/11/21 03:00:00.000000 [FTL] …`.
     pub fn last_fault(&self) -> Option<String> {
         let log = fs::read_to_string(log_file(&self.folder)).ok()?;
@@ -110,38 +111,6 @@ impl Settings {
 
 fn log_file(folder: &Path) -> PathBuf {
     folder.join("server.log")
-}
-
-/// The hidden command that [`Settings::spawn`] starts: asks the kernel to end this process with its parent, then
-/// becomes the nats-server. Returns only when it could not.
-pub fn become_nats_server(args: &NatsServerArgs) -> ExitCode {
-    end_with_parent();
-    // Had the parent ended before that was asked for, nobody would end this process.
-    if rustix::process::getppid() != Pid::from_raw(args.parent) {
-        return Exit::Unavailable.into();
-    }
-    // It names its ports file after itself, whatever its file is called.
-    let mut server = std::process::Command::new(&args.binary);
-    let error = server
-        .arg0("nats-server")
-        .arg("--config")
-        .arg(&args.config)
-        .exec();
-    eprintln!("error: cannot run {}: {error}", args.binary.display());
-    Exit::Unavailable.into()
-}
-
-/// Asks the kernel to end this process when its parent ends, however that ends.
-pub fn end_with_parent() {
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
-}
-
-/// Sends a signal to a child of ours; one that has ended takes none.
-pub fn signal(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, signal);
-    }
 }
 
 #[cfg(test)]

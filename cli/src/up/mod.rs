@@ -23,7 +23,7 @@ use wess_service::{admin, upkeep};
 use wess_worker::{Config, Worker};
 
 pub use find::find;
-pub use launch::{Settings, become_nats_server, end_with_parent, signal};
+pub use launch::Settings;
 pub use nats_server::NatsServer;
 
 use crate::args::UpArgs;

@@ -1,6 +1,6 @@
 //! A nats-server of our own, with JetStream in our data folder: started, watched, started again, stopped.
 //!
-//! It never outlives this process, not even a killed one: see [`super::launch`].
+//! It never outlives this process, not even a killed one: see [`crate::child`].
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -11,7 +11,8 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::launch::{Settings, signal};
+use super::launch::Settings;
+use crate::child::signal;
 
 /// How long it may take to listen: it reads what JetStream holds first.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -142,10 +143,7 @@ impl NatsServer {
 
     /// The ports file is written once it listens, and may be seen half written.
     async fn wait_for_port(&mut self) -> Result<u16, StartFailed> {
-        let file = self
-            .settings
-            .folder
-            .join(format!("nats-server_{}.ports", self.pid()));
+        let file = self.settings.ports_file(self.pid());
         let deadline = Instant::now() + START_LIMIT;
         while Instant::now() < deadline {
             if let Ok(Some(status)) = self.child.try_wait() {

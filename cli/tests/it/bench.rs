@@ -3,9 +3,9 @@
 use std::process::Stdio;
 
 use serde_json::Value;
-use wess_harness::binary;
+use wess_harness::{NatsServer, Process, Signal, binary, eventually};
 
-use crate::wess::stderr;
+use crate::wess::{children, runs, stderr};
 
 #[test]
 fn a_short_run_measures_everything_and_leaves_nothing_behind() {
@@ -42,5 +42,42 @@ fn a_short_run_measures_everything_and_leaves_nothing_behind() {
         (&report["modules"]["modules"], &report["modules"]["compilations"]),
         (&20.into(), &0.into())
     );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn behind_a_server_that_was_named_nothing_is_left_in_it() {
+    let server = NatsServer::start();
+    let measured = binary("wess")
+        .args(["bench", "--seconds", "4", "--markdown", "--nats", &server.url()])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(measured.status.success(), "{}", stderr(&measured));
+    let report = String::from_utf8(measured.stdout).unwrap();
+    assert_eq!(
+        report.lines().filter(|line| line.contains("| worker |")).count(),
+        6,
+        "{report}"
+    );
+    assert!(!report.contains("cached modules"), "{report}");
+    let wess = crate::wess::Wess::up_in(tempfile::TempDir::new().unwrap(), &["--nats", &server.url()]);
+    assert_eq!(wess.must(crate::wess::Door::Nats, &["ls"]), "");
+}
+
+#[tokio::test]
+async fn an_interrupted_run_ends_its_processes_and_removes_its_folder() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut bench = Process::spawn(binary("wess").arg("bench").env("TMPDIR", folder.path()));
+    let pids = eventually("three processes", async || {
+        let pids = children(bench.pid());
+        (pids.len() == 3).then_some(pids)
+    })
+    .await;
+    bench.signal(Signal::INT);
+    assert_eq!(bench.wait_exit().code(), Some(70), "{}", bench.stderr());
+    for pid in pids {
+        eventually("the end of a process", async || (!runs(pid)).then_some(())).await;
+    }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -114,12 +114,27 @@ pub fn command(folder: &TempDir, flags: &[&str]) -> Command {
     command
 }
 
-/// Whether a process of this id runs.
+/// Whether a process of this id runs. One that has ended and was not waited for yet is a zombie.
 pub fn runs(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // One that has ended and was not waited for yet is a zombie.
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, state)| !state.starts_with('Z'))
+    state_and_parent(&pid.to_string()).is_some_and(|(state, _)| state != "Z")
+}
+
+/// The processes that this one started and that run.
+pub fn children(pid: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let all = all.filter_map(|entry| entry.file_name().into_string().unwrap().parse().ok());
+    let parent = pid.to_string();
+    all.filter(|pid: &u32| {
+        state_and_parent(&pid.to_string()).is_some_and(|(state, of)| state != "Z" && of == parent)
+    })
+    .collect()
+}
+
+/// `7 (name) S 1 …`
+fn state_and_parent(pid: &str) -> Option<(String, String)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').map(String::from);
+    Some((fields.next()?, fields.next()?))
 }
 
 /// The folder of the binary under test.
