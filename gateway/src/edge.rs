@@ -20,6 +20,7 @@ use wess_service::trace_context::TraceParent;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::extract::Trace;
+use crate::linger::lingering;
 use crate::problem::Problem;
 
 /// Names a request: taken from the client when it is one line of sane length, else made here. Always answered.
@@ -36,6 +37,7 @@ pub async fn edge(State(app): State<Arc<App>>, mut request: Request, next: Next)
     let told = Told::of(&request, route);
     request.extensions_mut().insert(Trace(told.trace));
 
+    let request = lingering(request, &app.lifecycle);
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let answer =
         answer.unwrap_or_else(|_| Problem::new(ErrorCode::Internal, "the gateway failed").into_response());

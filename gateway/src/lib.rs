@@ -12,6 +12,7 @@ pub mod config;
 mod edge;
 mod extract;
 mod large;
+mod linger;
 mod metrics;
 pub mod problem;
 mod router;

@@ -113,6 +113,52 @@ async fn a_body_that_does_not_end_is_refused() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_all_before_it_reads_still_learns_why_it_was_refused() {
+    let house = House::start(Workers::none()).await;
+    let mut stream = TcpStream::connect(house.address).await.unwrap();
+    let too_large = vec![b'x'; 32 * 1024 * 1024];
+    let length = too_large.len().to_string();
+    let head_of_call = head("POST", CALL, &[("Content-Length", &length)]);
+    stream.write_all(head_of_call.as_bytes()).await.unwrap();
+    stream.write_all(&too_large).await.unwrap();
+    assert_eq!(
+        read_one(&mut stream).await.problem().code,
+        ErrorCode::PayloadTooLarge
+    );
+    let next = head("GET", "/livez", &[]);
+    stream.write_all(next.as_bytes()).await.unwrap();
+    assert_eq!(read_one(&mut stream).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_a_refused_client_sends_is_not_read_for_ever() {
+    let house = House::start(Workers::none()).await;
+    let mut stream = TcpStream::connect(house.address).await.unwrap();
+    let endless = head("POST", CALL, &[("Content-Length", "9000000000")]);
+    stream.write_all(endless.as_bytes()).await.unwrap();
+    let piece = vec![b'x'; 1024 * 1024];
+    let sending = async { while stream.write_all(&piece).await.is_ok() {} };
+    tokio::time::timeout(DEADLINE, sending)
+        .await
+        .expect("it was read for ever");
+}
+
+#[tokio::test]
+async fn a_client_that_asked_before_it_sent_is_refused_without_being_told_to_go_on() {
+    let house = House::start(Workers::none()).await;
+    let mut stream = TcpStream::connect(house.address).await.unwrap();
+    let question = [("Content-Length", "32000000"), ("Expect", "100-continue")];
+    stream
+        .write_all(head("POST", CALL, &question).as_bytes())
+        .await
+        .unwrap();
+    let refused = tokio::time::timeout(DEADLINE, read_to_end(&mut stream))
+        .await
+        .expect("the connection was held open");
+    assert_eq!(refused.problem().code, ErrorCode::PayloadTooLarge);
+}
+
+#[tokio::test]
 async fn an_answer_that_is_not_taken_is_not_held() {
     let output = noise(8 * 1024 * 1024);
     let workers = Workers::answering(move |_| Ok(raw(output.clone(), &[])));
