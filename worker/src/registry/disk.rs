@@ -44,6 +44,8 @@ struct Inner {
     db: RwLock<Option<DB>>,
     last_repair: Mutex<Option<Instant>>,
     emptied: Notify,
+    /// What keeps other processes away. Dropped after the database.
+    _lock: Box<dyn Send + Sync>,
 }
 
 /// Why one operation failed.
@@ -66,7 +68,9 @@ impl DiskError {
 
 impl Disk {
     /// Opens the database within a data folder, which only this process may use. Never fails: see the module's head.
-    pub(super) fn open(data: &Path, stats: RegistryStats) -> Self {
+    ///
+    /// `lock` keeps others away and is held until the database is closed.
+    pub(super) fn open(data: &Path, lock: impl Send + Sync + 'static, stats: RegistryStats) -> Self {
         let folder = data.join(keys::FOLDER);
         let db = open_or_recreate(&folder, &stats);
         let (last_repair, emptied) = (Mutex::default(), Notify::new());
@@ -76,6 +80,7 @@ impl Disk {
             db: RwLock::new(db),
             last_repair,
             emptied,
+            _lock: Box::new(lock),
         }))
     }
 

@@ -135,11 +135,15 @@ impl Follower {
         Ok(())
     }
 
+    /// Visible at once; counted as seen only when it is on disk, too.
     async fn take(&self, record: RawRecord) {
         let change = self.parse(&record);
+        if let Some(change) = change.clone() {
+            self.catalog.learn(change);
+        }
         let revision = record.revision;
-        self.catalog.follow(revision, change);
         self.disk.run(move |disk| disk.save(revision, &[record])).await;
+        self.catalog.follow(revision, change);
     }
 
     async fn save_everything(&self) {

@@ -101,8 +101,6 @@ struct Inner {
     storage: Storage,
     stats: RegistryStats,
     replayed: watch::Receiver<bool>,
-    /// Held, so that no other process opens it. Dropped last.
-    _folder: DataFolder,
 }
 
 /// The registry cannot be opened.
@@ -139,7 +137,7 @@ impl Registry {
         let stats = RegistryStats::default();
         let local = Local::open(options.clone(), compiler.clone(), stats.clone()).await?;
         let storage = Storage::new(connection.client.clone(), assets);
-        let temporary = local.folder.path().to_owned();
+        let temporary = options.data.clone();
         let (replay, replayed) = watch::channel(false);
         let registry = Self(Arc::new(Inner {
             catalog: Arc::new(Catalog::new()),
@@ -160,7 +158,6 @@ impl Registry {
             storage,
             stats,
             replayed,
-            _folder: local.folder,
         }));
         registry.evict(local.excess).await;
         registry.follow(connection, replay, lifecycle).await;
@@ -230,7 +227,6 @@ struct Local {
     budget: Budget,
     /// What has to go, because the bound is lower than at the last start.
     excess: Vec<budget::Item>,
-    folder: DataFolder,
 }
 
 impl Local {
@@ -241,9 +237,9 @@ impl Local {
     ) -> Result<Self, OpenError> {
         let opening = tokio::task::spawn_blocking(move || {
             let folder = DataFolder::open(&options.data)?;
-            let disk = Disk::open(folder.path(), stats.clone());
-            let artifacts =
-                Artifacts::open(folder.path(), |metering| compiler.compatibility(metering), stats)?;
+            let data = folder.path().to_owned();
+            let disk = Disk::open(&data, folder, stats.clone());
+            let artifacts = Artifacts::open(&data, |metering| compiler.compatibility(metering), stats)?;
             let found = [disk.blobs(), artifacts.files()].concat();
             let (budget, excess) = Budget::new(options.disk_mb * MIB, found);
             Ok(Self {
@@ -251,7 +247,6 @@ impl Local {
                 artifacts,
                 budget,
                 excess,
-                folder,
             })
         });
         opening.await.map_err(std::io::Error::from)?

@@ -1,0 +1,189 @@
+//! What a worker stands on goes away: another worker, the nats-server, JetStream, the object store. Callers are told,
+//! the fleet goes on, and nothing that was stored is lost.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use serde_json::{Value, json};
+use wess_harness::{NatsServer, Signal, eventually, guest};
+use wess_schemas::ErrorCode;
+
+use crate::rig::{Caller, Rig, Worker, add, parse, refused, spin};
+
+/// How long one attempt may wait for a reply that a lost connection took with it.
+const ATTEMPT: Duration = Duration::from_secs(1);
+
+/// Calls until it is answered again, as a caller would who knows that something was away.
+async fn answers_again(caller: &Caller, target: &str, input: &'static str) -> Vec<u8> {
+    eventually(&format!("{target} to be answered"), async || {
+        let answered =
+            tokio::time::timeout(ATTEMPT, caller.send(&format!("wess.invoke.{target}"), &[], input)).await;
+        let reply = crate::rig::read(answered.ok()?.ok()?);
+        reply.ok().map(|reply| reply.payload.to_vec())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_worker_killed_during_a_call_takes_no_other_call_with_it() {
+    let nats = NatsServer::start();
+    let workers = [Worker::start(&nats, &[]), Worker::start(&nats, &[])];
+    let caller = Caller::connect(&nats).await;
+    caller.store_guests(&["add", "spin"]).await;
+    let spinner = caller.begin(spin(60_000));
+    let lost = eventually("a worker to run the guest", async || {
+        let busy = [
+            workers[0].metric("wess_worker_slots_busy").await,
+            workers[1].metric("wess_worker_slots_busy").await,
+        ];
+        busy.iter().position(|busy| *busy == 1)
+    })
+    .await;
+    workers[lost].process.signal(Signal::KILL);
+    // Until the server has seen its connections close, calls may still be given to the dead.
+    answers_again(&caller, "add", "[2,3]").await;
+    for _ in 0..50 {
+        assert_eq!(
+            caller.invoke(add()).await.unwrap().worker.to_string(),
+            workers[1 - lost].id()
+        );
+    }
+    assert!(!spinner.is_finished(), "nobody can answer for the dead");
+    spinner.abort();
+    let third = Worker::start(&nats, &[]);
+    let answers =
+        async || (caller.invoke(add()).await.unwrap().worker.to_string() == third.id()).then_some(());
+    eventually("the new worker to take its part", answers).await;
+}
+
+#[tokio::test]
+async fn a_call_in_a_queue_of_nobody_is_told_at_once() {
+    let nats = NatsServer::start();
+    let worker = Worker::start(&nats, &[]);
+    let caller = Caller::connect(&nats).await;
+    caller.store_guests(&["add"]).await;
+    drop(worker);
+    eventually("the server to see that nobody is there", async || {
+        let answered = tokio::time::timeout(ATTEMPT, caller.send("wess.invoke.add", &[], "[2,3]")).await;
+        matches!(answered, Ok(Err(async_nats::RequestErrorKind::NoResponders))).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_killed_server_that_comes_back_finds_its_workers_and_everything_stored() {
+    let mut rig = Rig::start(&["upper", "counter"]).await;
+    assert_eq!(rig.caller.raw("counter", "").await.unwrap().payload, "1");
+    rig.nats.kill();
+    eventually("the worker to say that it is not ready", async || {
+        (rig.worker.page("/readyz").await.0 == 503).then_some(())
+    })
+    .await;
+    assert_eq!(rig.worker.page("/livez").await.0, 200);
+    rig.nats.restart();
+    assert_eq!(answers_again(&rig.caller, "upper", "hello").await, b"HELLO");
+    eventually("the worker to be ready", async || {
+        (rig.worker.page("/readyz").await.0 == 200).then_some(())
+    })
+    .await;
+    assert_eq!(answers_again(&rig.caller, "counter", "").await, b"2");
+    let list: Value = parse(&rig.caller.ask("wess.modules.list", &[], "").await.unwrap());
+    assert_eq!(list["modules"].as_array().unwrap().len(), 3);
+    assert_eq!(rig.caller.store("upper", guest("in_place")).await.version, 2);
+    assert_eq!(rig.caller.raw("upper", "hello").await.unwrap().payload, "olleh");
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn what_was_answered_as_stored_survives_a_crash_of_the_server_right_after() {
+    let mut rig = Rig::start(&[]).await;
+    let stored = rig.caller.store("upper", guest("upper")).await;
+    rig.nats.kill();
+    rig.worker.stop();
+    rig.nats.restart();
+    let fresh = Worker::start(&rig.nats, &[]);
+    assert_eq!(answers_again(&rig.caller, "upper", "hello").await, b"HELLO");
+    let module: wess_schemas::module::Module = rig
+        .caller
+        .ask_json("wess.modules.get.upper", &json!({}))
+        .await
+        .unwrap();
+    assert_eq!(
+        (module.digest, module.id, module.version),
+        (stored.digest, stored.id, 1)
+    );
+    assert_eq!(fresh.metric("wess_worker_registry_blobs_fetched_total").await, 1);
+}
+
+#[tokio::test]
+async fn a_frozen_server_that_thaws_finds_every_call_answered() {
+    let rig = Rig::start(&["upper"]).await;
+    rig.nats.freeze();
+    let caught = rig.caller.begin(json!({"module": "upper", "input": "hello"}));
+    assert_eq!(rig.worker.page("/livez").await.0, 200);
+    assert!(!caught.is_finished());
+    rig.nats.thaw();
+    assert_eq!(caught.await.unwrap().unwrap().output.as_deref(), Some("HELLO"));
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_guest_whose_state_is_away_is_told_and_the_next_one_finds_it_again() {
+    let rig = Rig::start(&["counter"]).await;
+    assert_eq!(rig.caller.raw("counter", "").await.unwrap().payload, "1");
+    let jetstream = jetstream::new(rig.caller.client.clone());
+    jetstream.delete_stream("KV_wess-state-default").await.unwrap();
+    refused(ErrorCode::Internal, rig.caller.raw("counter", "").await);
+    assert_eq!(answers_again(&rig.caller, "counter", "").await, b"1");
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_worker_with_the_module_on_its_disk_answers_while_the_object_store_is_away() {
+    let rig = Rig::start(&["upper"]).await;
+    let (nats, caller) = (rig.nats, rig.caller);
+    caller.raw("upper", "hello").await.unwrap();
+    let data = rig.worker.stop();
+    let jetstream = jetstream::new(caller.client.clone());
+    jetstream.delete_stream("OBJ_wess-blobs").await.unwrap();
+    let worker = Worker::start_in(data.path(), &nats, &[]);
+    assert_eq!(caller.raw("upper", "hello").await.unwrap().payload, "HELLO");
+    assert_eq!(worker.metric("wess_worker_registry_blobs_fetched_total").await, 0);
+    drop(worker);
+    let _empty = Worker::start(&nats, &[]);
+    let error = refused(ErrorCode::Unavailable, caller.raw("upper", "hello").await);
+    assert!(error.error.retryable && !error.error.guest_ran);
+    let again = caller.store("upper", guest("upper")).await;
+    assert_eq!((again.version, again.stored), (1, Some(false)));
+    assert_eq!(
+        caller.raw("upper", "hello").await.unwrap().payload,
+        "HELLO",
+        "a store brings lost bytes back"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_starts_from_its_disk_while_jetstream_is_away() {
+    let rig = Rig::start(&["upper", "counter"]).await;
+    let (mut nats, caller) = (rig.nats, rig.caller);
+    let data = rig.worker.stop();
+    nats.restart_with("jetstream: false");
+    let worker = Worker::start_in(data.path(), &nats, &[]);
+    assert_eq!(answers_again(&caller, "upper", "hello").await, b"HELLO");
+    let list: Value = parse(&caller.ask("wess.modules.list", &[], "").await.unwrap());
+    assert_eq!(list["modules"].as_array().unwrap().len(), 3);
+    refused(ErrorCode::Unavailable, caller.raw("nobody", "").await);
+    refused(
+        ErrorCode::Unavailable,
+        caller.try_store("new", guest("add")).await,
+    );
+    refused(ErrorCode::Internal, caller.raw("counter", "").await);
+    nats.restart_with("");
+    assert_eq!(answers_again(&caller, "counter", "").await, b"1");
+    let stored = eventually("a store", async || {
+        let attempt = tokio::time::timeout(ATTEMPT, caller.try_store("new", guest("add"))).await;
+        attempt.ok()?.ok()
+    });
+    assert_eq!(stored.await.version, 1);
+    worker.comes_to_rest().await;
+}

@@ -1,0 +1,176 @@
+//! Payloads too large for a message: they travel as an object and its reference, verified in both directions.
+
+use serde_json::json;
+use wess_schemas::payload::PayloadRef;
+use wess_schemas::{ErrorCode, header};
+use wess_service::payloads::Payloads;
+
+use crate::rig::{Rig, fact, refused, refused_naming};
+use crate::support::{assets, digest_of};
+
+const MIB: usize = 1 << 20;
+
+async fn payloads(rig: &Rig) -> Payloads {
+    Payloads::new(assets(&rig.nats).await.payloads)
+}
+
+#[tokio::test]
+async fn a_large_input_and_a_large_output_travel_by_reference_in_both_forms() {
+    let rig = Rig::start(&["upper", "wordcount"]).await;
+    let payloads = payloads(&rig).await;
+    let upload = payloads.put("hello ".repeat(MIB / 2).as_bytes()).await.unwrap();
+    let large = "HELLO ".repeat(MIB / 2);
+    let outcome = rig
+        .caller
+        .invoke(json!({"module": "upper", "input_ref": upload}))
+        .await
+        .unwrap();
+    assert_eq!((outcome.output, outcome.output_base64), (None, None));
+    let fetched = payloads
+        .get(&outcome.output_ref.unwrap(), u64::MAX)
+        .await
+        .unwrap();
+    assert!(fetched == large.as_bytes(), "{} bytes came back", fetched.len());
+    let reference = serde_json::to_string(&upload).unwrap();
+    let raw = rig
+        .caller
+        .ask("wess.invoke.upper", &[(header::INPUT_REF, &reference)], "")
+        .await
+        .unwrap();
+    assert!(raw.payload.is_empty());
+    let stored: PayloadRef = serde_json::from_str(fact(&raw, header::OUTPUT_REF).unwrap()).unwrap();
+    assert_eq!(
+        (stored.digest, stored.size),
+        (digest_of(large.as_bytes()), large.len() as u64)
+    );
+    assert!(payloads.get(&stored, u64::MAX).await.unwrap() == large.as_bytes());
+    let counted = rig
+        .caller
+        .chain(json!({"steps": ["upper", "wordcount"], "input_ref": upload}))
+        .await
+        .unwrap();
+    assert_eq!(counted.output, Some(format!("0 {} {}\n", MIB / 2, large.len())));
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn an_output_of_half_a_message_still_comes_inline_whatever_its_bytes() {
+    let rig = Rig::start(&["cat"]).await;
+    for (byte, len) in [(b'a', 500_000), (0xff, 300_000), (b'\n', 200_000), (0, 80_000)] {
+        let input = vec![byte; len];
+        let raw = rig.caller.raw("cat", input.clone()).await.unwrap();
+        assert!(
+            raw.payload == input && fact(&raw, header::OUTPUT_REF).is_none(),
+            "{byte}"
+        );
+        let upload = payloads(&rig).await.put(&input).await.unwrap();
+        let outcome = rig
+            .caller
+            .invoke(json!({"module": "cat", "input_ref": upload}))
+            .await
+            .unwrap();
+        assert_eq!(
+            outcome.output_bytes().map(|bytes| bytes.len()),
+            Some(len),
+            "{byte}"
+        );
+    }
+    // Six bytes of JSON each: too large for a message, though its bytes are not.
+    let upload = payloads(&rig).await.put(&[0; 200_000]).await.unwrap();
+    let outcome = rig
+        .caller
+        .invoke(json!({"module": "cat", "input_ref": upload}))
+        .await
+        .unwrap();
+    assert_eq!(outcome.output_ref.map(|stored| stored.size), Some(200_000));
+}
+
+#[tokio::test]
+async fn a_reference_that_is_not_what_it_says_is_refused_before_any_guest_runs() {
+    let rig = Rig::start(&["cat"]).await;
+    let upload = payloads(&rig).await.put(&[b'a'; 1000]).await.unwrap();
+    for (reference, code) in [
+        (
+            PayloadRef {
+                digest: digest_of(b"other"),
+                ..upload.clone()
+            },
+            ErrorCode::InvalidRequest,
+        ),
+        (
+            PayloadRef {
+                size: 999,
+                ..upload.clone()
+            },
+            ErrorCode::InvalidRequest,
+        ),
+        (
+            PayloadRef {
+                size: 1001,
+                ..upload.clone()
+            },
+            ErrorCode::InvalidRequest,
+        ),
+        (
+            PayloadRef {
+                size: (10 << 20) + 1,
+                ..upload.clone()
+            },
+            ErrorCode::PayloadTooLarge,
+        ),
+        (
+            PayloadRef {
+                object: "nothing-there".into(),
+                ..upload.clone()
+            },
+            ErrorCode::InvalidRequest,
+        ),
+        (
+            PayloadRef {
+                object: String::new(),
+                ..upload.clone()
+            },
+            ErrorCode::InvalidRequest,
+        ),
+        (
+            PayloadRef {
+                object: "x".repeat(129),
+                ..upload.clone()
+            },
+            ErrorCode::InvalidRequest,
+        ),
+        (
+            PayloadRef {
+                object: "a.>".into(),
+                ..upload.clone()
+            },
+            ErrorCode::InvalidRequest,
+        ),
+    ] {
+        refused(
+            code,
+            rig.caller
+                .invoke(json!({"module": "cat", "input_ref": reference}))
+                .await,
+        );
+        let header = [(header::INPUT_REF, &*serde_json::to_string(&reference).unwrap())];
+        refused(code, rig.caller.ask("wess.invoke.cat", &header, "").await);
+    }
+    let both = json!({"module": "cat", "input": "a", "input_ref": upload});
+    refused_naming(
+        ErrorCode::InvalidRequest,
+        "exclude",
+        rig.caller.invoke(both).await,
+    );
+    assert_eq!(
+        rig.caller
+            .invoke(json!({"module": "cat", "input_ref": upload}))
+            .await
+            .unwrap()
+            .output
+            .unwrap()
+            .len(),
+        1000
+    );
+    rig.is_unharmed().await;
+}

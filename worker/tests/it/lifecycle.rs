@@ -1,0 +1,259 @@
+//! A worker's life as others see it: its flags, its beats, its drain and its end.
+
+use std::time::{Duration, Instant};
+
+use async_nats::{RequestErrorKind, Subscriber};
+use futures_util::StreamExt;
+use serde_json::json;
+use wess_harness::{NatsServer, Process, Signal, eventually};
+use wess_schemas::ErrorCode;
+use wess_schemas::beat::{BEAT_INTERVAL, WorkerBeat};
+
+use crate::rig::{Caller, Rig, Worker, add, command, nap, parse, refused, spin, wat};
+
+/// The next beat of which something is so.
+async fn beat(beats: &mut Subscriber, what: &str, is_so: impl Fn(&WorkerBeat) -> bool) -> WorkerBeat {
+    eventually(what, async || {
+        let beat: WorkerBeat = parse(&beats.next().await.unwrap());
+        is_so(&beat).then_some(beat)
+    })
+    .await
+}
+
+async fn beats(caller: &Caller) -> Subscriber {
+    caller.client.subscribe("wess.worker.beat").await.unwrap()
+}
+
+#[tokio::test]
+async fn a_worker_beats_with_its_slots_and_its_revision() {
+    let rig = Rig::with(&["--executors", "2", "--slots", "3", "--queue", "5"], &["spin"]).await;
+    let mut beats = beats(&rig.caller).await;
+    let idle = beat(&mut beats, "a beat", |_| true).await;
+    assert_eq!(
+        (
+            idle.worker.to_string(),
+            idle.slots_total,
+            idle.slots_busy,
+            idle.waiting
+        ),
+        (rig.worker.id(), 6, 0, 0)
+    );
+    assert!(idle.catalog_revision > 0 && !idle.draining);
+    let spinner = rig.caller.begin(spin(2000));
+    beat(&mut beats, "a busy beat", |beat| beat.slots_busy == 1).await;
+    refused(ErrorCode::DeadlineExceeded, spinner.await.unwrap());
+    beat(&mut beats, "an idle beat", |beat| beat.slots_busy == 0).await;
+    let stored = rig
+        .caller
+        .store("other", wat("(module (func (export \"f\")))"))
+        .await;
+    assert_eq!(stored.propagated, Some(true));
+    beat(&mut beats, "a new revision", |beat| {
+        beat.catalog_revision > idle.catalog_revision
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_store_is_spread_by_a_beat_at_once_and_found_through_every_worker() {
+    const STORES: u32 = 8;
+    let nats = NatsServer::start();
+    let workers = [Worker::start(&nats, &[]), Worker::start(&nats, &[])];
+    let caller = Caller::connect(&nats).await;
+    caller.store_guests(&["add"]).await;
+    let mut took = Duration::ZERO;
+    for number in 0..STORES {
+        let text = format!("(module (func (export \"f\") (result i32) (i32.const {number})))");
+        let started = Instant::now();
+        let stored = caller.store("number", wat(&text)).await;
+        took += started.elapsed();
+        assert_eq!((stored.version, stored.propagated), (number + 1, Some(true)));
+        // Whichever worker gets it.
+        for _ in 0..4 {
+            assert_eq!(
+                caller.raw("number", "").await.unwrap().payload,
+                number.to_string()
+            );
+        }
+    }
+    assert!(
+        took < STORES * BEAT_INTERVAL / 2,
+        "the stores waited for beats that come by the clock: {took:?}"
+    );
+    drop(workers);
+}
+
+#[tokio::test]
+async fn a_call_right_after_a_store_finds_the_module_through_another_worker() {
+    let nats = NatsServer::start();
+    let workers = [Worker::start(&nats, &[]), Worker::start(&nats, &[])];
+    let caller = Caller::connect(&nats).await;
+    for number in 0..20 {
+        let text = format!("(module (func (export \"f\") (result i32) (i32.const {number})))");
+        // Published, not asked: nobody waits until the fleet has heard of it.
+        let inbox = caller.client.new_inbox();
+        let mut stored = caller.client.subscribe(inbox.clone()).await.unwrap();
+        let headers = crate::rig::header_map(&[("Wess-Module", &format!("m{number}"))]);
+        caller
+            .client
+            .publish_with_reply_and_headers("wess.store", inbox, headers, wat(&text).into())
+            .await
+            .unwrap();
+        crate::rig::read(stored.next().await.unwrap()).unwrap();
+        for _ in 0..4 {
+            assert_eq!(
+                caller.raw(&format!("m{number}@1"), "").await.unwrap().payload,
+                number.to_string()
+            );
+        }
+    }
+    drop(workers);
+}
+
+#[tokio::test]
+async fn a_stopping_worker_finishes_what_it_runs_takes_nothing_new_and_exits_well() {
+    let mut rig = Rig::start(&["spin"]).await;
+    rig.caller.store("nap", nap(1000)).await;
+    let mut beats = beats(&rig.caller).await;
+    let sleeper = rig.caller.begin(json!({"module": "nap"}));
+    let spinner = rig.caller.begin(spin(1000));
+    let chain = json!({"steps": ["nap", "nap"]});
+    let chain = rig.caller.chain(chain);
+    let stopped = async {
+        rig.worker.shows("wess_worker_slots_busy", 3).await;
+        rig.worker.process.signal(Signal::TERM);
+        let draining = beat(&mut beats, "a draining beat", |beat| beat.draining).await;
+        assert_eq!(
+            (draining.slots_busy, rig.worker.page("/readyz").await.0),
+            (3, 503)
+        );
+        let refused = async || {
+            let answered = rig.caller.send("wess.invoke.add", &[], "[2,3]").await;
+            matches!(answered, Err(RequestErrorKind::NoResponders)).then_some(())
+        };
+        eventually("nobody to take new calls", refused).await;
+        assert!(
+            !sleeper.is_finished() && !spinner.is_finished(),
+            "the drain waits for them"
+        );
+    };
+    let (chain, ()) = tokio::join!(chain, stopped);
+    assert_eq!(chain.unwrap().steps.len(), 2);
+    assert_eq!(sleeper.await.unwrap().unwrap().exit_code, Some(0));
+    refused(ErrorCode::DeadlineExceeded, spinner.await.unwrap());
+    assert_eq!(rig.worker.process.wait_exit().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_stopping_worker_answers_every_call_that_it_was_given() {
+    let mut rig = Rig::with(&["--executors", "1", "--slots", "1"], &[]).await;
+    rig.caller.store("nap", nap(300)).await;
+    let calls: Vec<_> = (0..3)
+        .map(|_| rig.caller.begin(json!({"module": "nap"})))
+        .collect();
+    let queued: Vec<_> = (0..20).map(|_| rig.caller.begin(add())).collect();
+    rig.worker.shows("wess_worker_waiting", 22).await;
+    assert_eq!(rig.worker.process.stop().code(), Some(0));
+    for call in calls.into_iter().chain(queued) {
+        call.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_the_grace_and_every_caller_is_told() {
+    let mut rig = Rig::with(&["--executors", "1", "--slots", "2"], &["spin"]).await;
+    rig.caller.store("nap", nap(60_000)).await;
+    let mut beats = beats(&rig.caller).await;
+    let limits = json!({"timeout_ms": 60_000});
+    let running = [
+        rig.caller.begin(spin(60_000)),
+        rig.caller.begin(json!({"module": "nap", "limits": limits})),
+    ];
+    rig.worker.shows("wess_worker_slots_busy", 2).await;
+    let waiting = rig.caller.begin(add());
+    rig.worker.shows("wess_worker_waiting", 1).await;
+    rig.worker.process.signal(Signal::TERM);
+    beat(&mut beats, "a draining beat", |beat| beat.draining).await;
+    rig.worker.process.signal(Signal::INT);
+    for call in running {
+        assert!(refused(ErrorCode::Internal, call.await.unwrap()).error.guest_ran);
+    }
+    let waiting = refused(ErrorCode::Unavailable, waiting.await.unwrap());
+    assert!(waiting.error.retryable && !waiting.error.guest_ran);
+    assert_eq!(rig.worker.process.wait_exit().code(), Some(75));
+}
+
+#[tokio::test]
+async fn grace_has_an_end() {
+    let mut rig = Rig::with(&["--grace-s", "1"], &["spin"]).await;
+    let spinner = rig.caller.begin(spin(60_000));
+    rig.worker.shows("wess_worker_slots_busy", 1).await;
+    assert_eq!(rig.worker.process.stop().code(), Some(75));
+    assert!(
+        refused(ErrorCode::Internal, spinner.await.unwrap())
+            .error
+            .guest_ran
+    );
+}
+
+#[tokio::test]
+async fn every_bad_flag_is_named_and_the_exit_code_is_64() {
+    let nats = NatsServer::start();
+    let data = tempfile::tempdir().unwrap();
+    let flags = [
+        "--executors",
+        "0",
+        "--slots",
+        "2000",
+        "--queue",
+        "0",
+        "--queue-mb",
+        "1",
+        "--memory-mb",
+        "0",
+        "--max-guest-memory-mb",
+        "513",
+        "--max-timeout-ms",
+        "0",
+        "--grace-s",
+        "9999",
+    ];
+    let mut process = Process::spawn(&mut command(&nats, data.path(), &flags));
+    assert_eq!(process.wait_exit().code(), Some(64));
+    for flag in flags.iter().step_by(2) {
+        assert!(
+            process.stderr().contains(flag),
+            "{flag} is not named in {}",
+            process.stderr()
+        );
+    }
+    for (flags, named) in [
+        (&["--colour"][..], "--colour"),
+        (&["--slots", "many"], "many"),
+        (&["--disk-mb", "0"], "--disk-mb"),
+        (&["--prefix", "a.b"], "--prefix"),
+        (&["--log", "a=b=c"], "--log"),
+    ] {
+        let mut process = Process::spawn(&mut command(&nats, data.path(), flags));
+        assert_eq!(process.wait_exit().code(), Some(64), "{flags:?}");
+        assert!(
+            process.stderr().contains(named),
+            "{named} is not named in {}",
+            process.stderr()
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_a_server_the_exit_code_is_69_and_the_server_is_named() {
+    let mut nats = NatsServer::start();
+    nats.kill();
+    let data = tempfile::tempdir().unwrap();
+    let mut process = Process::spawn(&mut command(&nats, data.path(), &[]));
+    assert_eq!(process.wait_exit().code(), Some(69));
+    assert!(
+        process.stderr().contains(&nats.port().to_string()),
+        "{}",
+        process.stderr()
+    );
+}

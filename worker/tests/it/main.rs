@@ -1,0 +1,25 @@
+//! The worker against a real nats-server and real disks, one file per promise.
+
+#![allow(clippy::unwrap_used)]
+
+mod calls;
+mod chains;
+mod control;
+mod discovery;
+mod disk;
+mod faults;
+mod fleet;
+mod forgery;
+mod large;
+mod leaks;
+mod lifecycle;
+mod limits;
+mod overload;
+mod refusals;
+mod registry_changes;
+mod registry_faults;
+mod registry_loads;
+mod registry_store;
+mod rig;
+mod state_and_logs;
+mod support;
