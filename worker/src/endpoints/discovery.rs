@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use time::OffsetDateTime;
 use wess_schemas::limits::{MAX_CHAIN_STEPS, MAX_INPUT_BYTES};
 use wess_schemas::subject::{Endpoint, QUEUE_GROUP, Subjects};
-use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, WorkerId};
 use wess_service::bus::Reply;
 
@@ -265,7 +265,7 @@ pub struct Discovery {
     worker: WorkerId,
     subjects: Subjects,
     max_module_bytes: u64,
-    started: Timestamp,
+    started: OffsetDateTime,
     counts: CountRequests,
 }
 
@@ -298,9 +298,17 @@ struct EndpointInfo {
     metadata: BTreeMap<&'static str, String>,
 }
 
+// A fraction of six digits always: nats-py reads neither nine digits nor none.
+time::serde::format_description!(
+    micros,
+    OffsetDateTime,
+    "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z"
+);
+
 #[derive(Serialize)]
 struct Stats {
-    started: Timestamp,
+    #[serde(serialize_with = "micros::serialize")]
+    started: OffsetDateTime,
     endpoints: Vec<EndpointReport>,
 }
 
@@ -323,7 +331,7 @@ impl Discovery {
             worker,
             subjects,
             max_module_bytes,
-            started: Timestamp::now(),
+            started: OffsetDateTime::now_utc(),
             counts,
         }
     }
@@ -485,6 +493,7 @@ mod tests {
             store["last_error"].as_str().unwrap().chars().count(),
             MAX_ERROR_CHARS
         );
-        assert!(stats["started"].as_str().unwrap().ends_with('Z'));
+        let fraction = stats["started"].as_str().unwrap().split_once('.').unwrap().1;
+        assert_eq!((fraction.len(), fraction.ends_with('Z')), (7, true));
     }
 }
