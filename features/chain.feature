@@ -28,10 +28,10 @@ Feature: Chain modules
     Then the output is "Hei, ADA!"
 
   Scenario Outline: A chain that breaks over <door> says where
-    Given the module "traps"
+    Given the module "alloc-traps"
     When I send this chain over <door>
       """
-      {"steps":["upper",{"module":"traps","function":"unreachable"},"in-place"],"input":"hello"}
+      {"steps":["upper","alloc-traps","in-place"],"input":"hello"}
       """
     Then it is refused as "guest_trapped"
     And the refusal names "HELLO"
