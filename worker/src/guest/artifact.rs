@@ -11,9 +11,9 @@ use super::abi::INITIALIZE;
 use super::ending::GuestFault;
 use super::engine::{EngineError, EnginePool, Metering, compatibility, compiling_engine};
 use super::epoch::EngineClock;
-use super::host::{GuestState, HostFault};
-use super::inspect::ModuleRefused;
-use super::limits::Refused;
+use super::host::{GuestState, HostFault, linker};
+use super::validate::ModuleRefused;
+use super::wasi;
 
 /// Compiles modules. Cheap to clone; compiling blocks for as long as it takes.
 #[derive(Clone)]
@@ -43,8 +43,11 @@ impl Compiler {
             ModuleRefused::Unsupported(format!("the module cannot be compiled: {error:#}"))
         };
         let artifact = engine.precompile_module(wasm).map_err(refused)?;
-        // An engine's pool refuses what would not fit its slots only when it loads a module.
-        trusted_from_bytes(engine, &artifact).map_err(refused)?;
+        // What shows only when a module is loaded: sizes that a pool has no slots for, imports of another type.
+        let module = trusted_from_bytes(engine, &artifact).map_err(refused)?;
+        linker(engine)
+            .and_then(|linker| linker.instantiate_pre(&module))
+            .map_err(refused)?;
         Ok(artifact)
     }
 
@@ -103,9 +106,7 @@ impl Prepared {
             alloc: export("alloc"),
             initialize: export(INITIALIZE),
             output_getters: export("get_output_ptr").zip(export("get_output_len")),
-            uses_wasi: module
-                .imports()
-                .any(|import| import.module() == "wasi_snapshot_preview1"),
+            uses_wasi: module.imports().any(|import| import.module() == wasi::MODULE),
             metering,
         }))
     }
@@ -130,18 +131,10 @@ impl Prepared {
     /// A fresh instance, initialized if the module asks for that.
     pub(super) async fn instantiate(&self, store: &mut Store<GuestState>) -> Result<Instance, GuestFault> {
         if self.uses_wasi {
-            store.data_mut().wasi = Some(wasmtime_wasi::WasiCtxBuilder::new().build_p1());
+            let builder = wasi::builder(&store.data().log);
+            store.data_mut().wasi = Some(wasi::context(builder));
         }
-        let instance = self.instantiate_bare(store).await.map_err(|error| {
-            match (
-                error.downcast_ref::<wasmtime::Trap>(),
-                store.data().limiter.refused(),
-            ) {
-                (None, Some(Refused::Budget)) => GuestFault::HostFull,
-                (None, Some(Refused::Limit)) => GuestFault::MemoryExceeded,
-                _ => error.into(),
-            }
-        })?;
+        let instance = self.instantiate_bare(store).await?;
         if let Some(initialize) = self.function::<(), ()>(&self.initialize, &instance, store) {
             initialize.call_async(&mut *store, ()).await?;
         }

@@ -1,11 +1,14 @@
 //! How a run ended, and what a caller is told of it. A trap is an outcome: nobody is paged.
 
+use std::fmt::Display;
+
 use serde_json::Value;
 use wasmtime::{Trap, WasmBacktrace};
 use wess_schemas::{ErrorBody, ErrorCode};
 
 use super::host::{HostFault, HostUnavailable};
 use super::limits::Refused;
+use super::wasi::Exited;
 
 /// What a guest answered.
 #[derive(Debug, Default, PartialEq)]
@@ -101,70 +104,62 @@ impl GuestFault {
         }
     }
 
-    /// Settles what a trap after a refused growth means.
+    /// Settles what a failure after a refused growth means: no guest code ran in one that is not a trap.
     pub(super) fn after_refusal(self, refused: Option<Refused>) -> Self {
         match (self, refused) {
             (Self::Trapped { .. } | Self::Internal(_), Some(Refused::Limit)) => Self::MemoryExceeded,
-            (Self::Trapped { .. } | Self::Internal(_), Some(Refused::Budget)) => Self::MemoryBudget,
+            (Self::Trapped { .. }, Some(Refused::Budget)) => Self::MemoryBudget,
+            (Self::Internal(_), Some(Refused::Budget)) => Self::HostFull,
             (fault, _) => fault,
         }
     }
 }
 
-impl From<HostFault> for GuestFault {
-    fn from(fault: HostFault) -> Self {
-        match fault {
-            HostFault::OutputTooLarge(limit) => Self::OutputTooLarge(limit),
-            HostFault::Deadline => Self::DeadlineExceeded(0),
-            HostFault::OutOfBounds(_) | HostFault::NoMemory => trapped("host_call_out_of_bounds", &fault),
-            HostFault::StateTooLarge { .. } => trapped("state_too_large", &fault),
-        }
-    }
-}
-
-fn trapped(kind: &'static str, why: &dyn std::fmt::Display) -> GuestFault {
+fn trapped(kind: &'static str, why: &dyn Display, backtrace: Vec<String>) -> GuestFault {
     GuestFault::Trapped {
         kind,
         message: why.to_string(),
-        backtrace: Vec::new(),
+        backtrace,
+    }
+}
+
+impl From<HostFault> for GuestFault {
+    fn from(fault: HostFault) -> Self {
+        host_fault(&fault, Vec::new())
+    }
+}
+
+fn host_fault(fault: &HostFault, backtrace: Vec<String>) -> GuestFault {
+    match fault {
+        HostFault::OutputTooLarge(limit) => GuestFault::OutputTooLarge(*limit),
+        HostFault::Deadline => GuestFault::DeadlineExceeded(0),
+        HostFault::OutOfBounds(_) | HostFault::NoMemory => {
+            trapped("host_call_out_of_bounds", fault, backtrace)
+        }
+        HostFault::StateTooLarge { .. } => trapped("state_too_large", fault, backtrace),
     }
 }
 
 impl From<wasmtime::Error> for GuestFault {
     fn from(error: wasmtime::Error) -> Self {
+        let in_guest = error.downcast_ref::<WasmBacktrace>().map(frames);
+        let backtrace = in_guest.clone().unwrap_or_default();
         if let Some(fault) = error.downcast_ref::<HostFault>() {
-            return fault.clone().into();
+            return host_fault(fault, backtrace);
         }
         if let Some(unavailable) = error.downcast_ref::<HostUnavailable>() {
-            return Self::HostUnavailable(HostUnavailable(unavailable.0.clone()));
+            return Self::HostUnavailable(unavailable.clone());
+        }
+        if let Some(exited) = error.downcast_ref::<Exited>() {
+            return trapped("exit", exited, backtrace);
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::OutOfFuel) => Self::OutOfFuel,
-            Some(trap) => {
-                let backtrace = error
-                    .downcast_ref::<WasmBacktrace>()
-                    .map(frames)
-                    .unwrap_or_default();
-                Self::Trapped {
-                    kind: trap_kind(*trap),
-                    message: trap.to_string(),
-                    backtrace,
-                }
-            }
-            None => host_call_fault(error),
+            Some(trap) => trapped(trap_kind(*trap), trap, backtrace),
+            // A host call that failed for a reason of its own: WASI turns a guest's bad pointers into such errors.
+            None if in_guest.is_some() => trapped("host_call", &error.root_cause(), backtrace),
+            None => Self::Internal(error),
         }
-    }
-}
-
-/// A host call that failed for a reason of its own: WASI turns a guest's bad pointers into such errors.
-fn host_call_fault(error: wasmtime::Error) -> GuestFault {
-    match error.downcast_ref::<WasmBacktrace>().map(frames) {
-        Some(backtrace) => GuestFault::Trapped {
-            kind: "host_call",
-            message: error.root_cause().to_string(),
-            backtrace,
-        },
-        None => GuestFault::Internal(error),
     }
 }
 

@@ -23,7 +23,7 @@ const KEEP_RESIDENT_BLIND_BYTES: usize = 64 << 10;
 /// Per-instance bookkeeping inside Wasmtime; a module with more functions than fit is refused.
 const MAX_INSTANCE_BYTES: usize = 1 << 20;
 /// Tables one module may define.
-const MAX_TABLES: u32 = 4;
+pub(super) const MAX_TABLES: u32 = 4;
 
 /// An engine could not be made, or did not take what it was given.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -73,14 +73,9 @@ pub(super) fn accepted_features() -> WasmFeatures {
 fn config(metering: Metering, slots: u32) -> Config {
     let mut config = Config::new();
     config
-        .wasm_tail_call(true)
-        .wasm_relaxed_simd(true)
+        .wasm_features(WasmFeatures::all().difference(accepted_features()), false)
+        .wasm_features(accepted_features(), true)
         .relaxed_simd_deterministic(true)
-        .wasm_extended_const(true)
-        .wasm_multi_memory(false)
-        .wasm_memory64(false)
-        .wasm_wide_arithmetic(false)
-        .wasm_custom_page_sizes(false)
         .concurrency_support(false)
         .consume_fuel(metering == Metering::Fuel)
         .epoch_interruption(true)

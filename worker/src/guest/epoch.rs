@@ -3,18 +3,22 @@
 //! Invariant: while a [`Running`] lives, its engine's epoch advances every [`TICK`], wherever its future is polled.
 
 use std::cell::Cell;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
-use wasmtime::{Engine, EngineWeak};
+use wasmtime::{AsContextMut, Engine, EngineWeak};
 
 /// How often the epoch advances.
 pub const TICK: Duration = Duration::from_millis(1);
+/// Ticks a guest may burn before it yields for the first time; the first may be almost over when it starts.
+pub(super) const FIRST_TICKS: u64 = 2;
+/// Ticks between later yields.
+pub(super) const NEXT_TICKS: u64 = 1;
 /// Ticks without any guest after which the thread sleeps until one starts.
 const IDLE_TICKS: u32 = 50;
 
@@ -25,6 +29,7 @@ pub struct Ticker {
     _thread: Arc<StopOnDrop>,
 }
 
+#[derive(Default)]
 struct Shared {
     engines: Mutex<Vec<(EngineWeak, Arc<AtomicUsize>)>>,
     parked: AtomicBool,
@@ -50,11 +55,7 @@ impl Drop for StopOnDrop {
 impl Ticker {
     /// Starts the thread, asleep until an engine has a guest.
     pub fn start() -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            engines: Mutex::new(Vec::new()),
-            parked: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::default());
         let ticking = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("wess-epoch".into())
@@ -176,4 +177,95 @@ pub fn poll_noting_overstay<F: Future + ?Sized>(
     OVERSTAYED.set(false);
     let polled = future.poll(context);
     (polled, OVERSTAYED.replace(false))
+}
+
+/// Waits for the host in a guest's call. A guest that waited gets its first ticks anew: the host spent the others.
+pub(super) async fn wait_for<T>(guest: &mut impl AsContextMut, host: impl Future<Output = T>) -> T {
+    let mut host = pin!(host);
+    let mut waited = false;
+    let answer = poll_fn(|context| {
+        let polled = host.as_mut().poll(context);
+        waited |= polled.is_pending();
+        polled
+    })
+    .await;
+    if waited {
+        guest.as_context_mut().set_epoch_deadline(FIRST_TICKS);
+    }
+    answer
+}
+
+#[cfg(test)]
+impl Ticker {
+    /// A clock that only a test moves.
+    pub(super) fn by_hand() -> Self {
+        let shared = Arc::new(Shared::default());
+        let no_thread = StopOnDrop {
+            shared: Arc::clone(&shared),
+            thread: None,
+        };
+        Self {
+            shared,
+            _thread: Arc::new(no_thread),
+        }
+    }
+
+    /// One tick; whether any engine had guests.
+    pub(super) fn tick(&self) -> bool {
+        self.shared.tick()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn wait_for_state(what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !holds() {
+            assert!(Instant::now() < deadline, "never: {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_ticker_parks_without_guests_and_ticks_while_there_are_any() {
+        let (ticker, engine) = (Ticker::start().unwrap(), Engine::default());
+        let clock = ticker.watch(&engine);
+        let parked = || ticker.shared.parked.load(Ordering::SeqCst);
+        for _ in 0..3 {
+            wait_for_state("parked without guests", parked);
+            let (first, second) = (clock.enter(), clock.enter());
+            wait_for_state("awake with guests", || !parked());
+            drop(first);
+            assert!(!parked(), "one is left");
+            drop(second);
+        }
+    }
+
+    #[test]
+    fn engines_that_are_gone_are_forgotten() {
+        let ticker = Ticker::start().unwrap();
+        let (gone, stays) = (Engine::default(), Engine::default());
+        drop(ticker.watch(&gone));
+        let clock = ticker.watch(&stays);
+        drop(gone);
+        let _guest = clock.enter();
+        wait_for_state("one engine left", || {
+            ticker.shared.engines.lock().unwrap().len() == 1
+        });
+    }
+
+    #[test]
+    fn the_thread_ends_with_the_last_handle() {
+        let ticker = Ticker::start().unwrap();
+        let shared = Arc::downgrade(&ticker.shared);
+        let clock = ticker.watch(&Engine::default());
+        drop(ticker);
+        assert!(shared.upgrade().is_some());
+        drop(clock);
+        assert!(shared.upgrade().is_none());
+    }
 }

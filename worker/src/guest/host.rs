@@ -1,47 +1,28 @@
-//! What a guest may ask of us: the `host` imports of plugins, WASI preview 1 without files or sockets, and bounds on both.
+//! What a guest may ask of us besides WASI: the imports of the module `host`, and what one run brings to answer them.
 //!
 //! Every pointer is the guest's claim and is checked against its memory; a wrong one is a trap, never a host error.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use wasmtime::{Caller, Engine, Extern, Linker, Memory};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
+use super::epoch::wait_for;
 use super::limits::GuestLimiter;
+use super::log::{GuestLog, LogStream};
+use super::wasi;
 
 /// Most bytes of one state key.
 pub const MAX_STATE_KEY_BYTES: usize = 256;
 /// Most bytes of one state value: it must fit into a message of a NATS server with default settings.
 pub const MAX_STATE_VALUE_BYTES: usize = 512 << 10;
-/// Most bytes one run may log; the rest is dropped and said to be.
-const MAX_LOG_BYTES: usize = 64 << 10;
-/// Longest single log line; longer ones are cut.
-const MAX_LOG_LINE_BYTES: usize = 8 << 10;
-
-/// Where a guest's line came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogStream {
-    /// `host.log`.
-    Log,
-    /// A command's standard error.
-    Stderr,
-}
-
-impl LogStream {
-    /// The word on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Log => "log",
-            Self::Stderr => "stderr",
-        }
-    }
-}
 
 /// The state store could not be reached, or did not answer in time.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("guest state is unavailable: {0}")]
 pub struct HostUnavailable(pub String);
 
@@ -87,56 +68,21 @@ pub(super) struct GuestState {
     pub output: Option<Vec<u8>>,
     pub output_limit: usize,
     pub log: GuestLog,
+    host: Arc<dyn Host>,
     last_state: Bytes,
 }
 
 impl GuestState {
-    pub fn new(limiter: GuestLimiter, deadline: Instant, output_limit: usize, log: GuestLog) -> Self {
+    pub fn new(limiter: GuestLimiter, deadline: Instant, output_limit: usize, host: Arc<dyn Host>) -> Self {
         Self {
             limiter,
             deadline,
             wasi: None,
             output: None,
             output_limit,
-            log,
-            last_state: Bytes::new(),
-        }
-    }
-}
-
-/// One run's way to its log, with the bytes it may still write.
-#[derive(Clone)]
-pub(super) struct GuestLog {
-    host: std::sync::Arc<dyn Host>,
-    left: std::sync::Arc<std::sync::atomic::AtomicUsize>,
-}
-
-impl GuestLog {
-    pub fn new(host: std::sync::Arc<dyn Host>) -> Self {
-        Self {
+            log: GuestLog::new(Arc::clone(&host)),
             host,
-            left: std::sync::Arc::new(MAX_LOG_BYTES.into()),
-        }
-    }
-
-    /// Passes on the lines of a text while there is room, and says once when there is none left.
-    pub fn write(&self, stream: LogStream, text: &[u8]) {
-        use std::sync::atomic::Ordering::Relaxed;
-        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let line = &line[..line.len().min(MAX_LOG_LINE_BYTES)];
-            let left = self.left.load(Relaxed);
-            match left.checked_sub(line.len() + 1) {
-                Some(rest) => {
-                    self.left.store(rest, Relaxed);
-                    self.host.log(stream, &String::from_utf8_lossy(line));
-                }
-                None if left > 0 => {
-                    self.left.store(0, Relaxed);
-                    self.host
-                        .log(stream, "(this run has logged too much; the rest is dropped)");
-                }
-                None => return,
-            }
+            last_state: Bytes::new(),
         }
     }
 }
@@ -171,12 +117,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
             Box::new(delete_state(caller, key, key_len)) as Async<'_, ()>
         },
     )?;
-    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut GuestState| {
-        state
-            .wasi
-            .as_mut()
-            .expect("a module that imports WASI is prepared with a WASI context")
-    })?;
+    wasi::link(&mut linker)?;
     Ok(linker)
 }
 
@@ -200,8 +141,8 @@ fn set_output(mut caller: HostCaller<'_>, output: u32, len: u32) -> wasmtime::Re
 
 async fn get_state(mut caller: HostCaller<'_>, key: u32, key_len: u32) -> wasmtime::Result<i32> {
     let key = state_key(&mut caller, key, key_len, "get_state")?;
-    let host = std::sync::Arc::clone(&caller.data().log.host);
-    let value = host.get_state(&key).await?;
+    let host = Arc::clone(&caller.data().host);
+    let value = wait_for(&mut caller, host.get_state(&key)).await?;
     let length = value
         .as_ref()
         .and_then(|value| i32::try_from(value.len()).ok())
@@ -232,14 +173,14 @@ async fn set_state(
     let value = slice(memory.data(&caller), value, value_len, "set_state")?;
     check_size("a state value", value.len(), MAX_STATE_VALUE_BYTES)?;
     let value = Bytes::copy_from_slice(value);
-    let host = std::sync::Arc::clone(&caller.data().log.host);
-    Ok(host.set_state(&key, value).await?)
+    let host = Arc::clone(&caller.data().host);
+    Ok(wait_for(&mut caller, host.set_state(&key, value)).await?)
 }
 
 async fn delete_state(mut caller: HostCaller<'_>, key: u32, key_len: u32) -> wasmtime::Result<()> {
     let key = state_key(&mut caller, key, key_len, "delete_state")?;
-    let host = std::sync::Arc::clone(&caller.data().log.host);
-    Ok(host.delete_state(&key).await?)
+    let host = Arc::clone(&caller.data().host);
+    Ok(wait_for(&mut caller, host.delete_state(&key)).await?)
 }
 
 fn state_key(

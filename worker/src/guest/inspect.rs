@@ -2,20 +2,26 @@
 //!
 //! Refuses by name: the import, the proposal, the function or the size that is in the way.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
 use wasmparser::{
-    CompositeInnerType, Encoding, ExternalKind, FuncType, Imports, Parser, Payload, TypeRef, ValType,
-    Validator, WasmFeatures,
+    CompositeInnerType, ExternalKind, FuncType, FunctionBody, Imports, Parser, Payload, TypeRef, ValType,
 };
 use wess_schemas::module::{Abi, FunctionExport, ValueType};
 
-use super::abi::plugin;
-use super::engine::{MAX_MEMORY_BYTES, accepted_features};
+use super::abi::{INITIALIZE, command, plugin};
+use super::effort::{self, Signatures};
+use super::engine::{MAX_MEMORY_BYTES, MAX_TABLES};
 use super::limits::MAX_TABLE_ELEMENTS;
+use super::validate::{ModuleRefused, check, invalid, shown, unsupported};
+use super::wasi;
 
-/// Longest body of one function. Compile time grows faster than a function's length: this much takes seconds.
+/// Longest body of one function: compiling so much of the plainest code takes 2 s.
 pub const MAX_FUNCTION_BYTES: usize = 512 << 10;
+/// Most that a function's shape may add to that. Large interpreters and databases stay below 1 s.
+const MAX_FUNCTION_EFFORT: Duration = Duration::from_secs(2);
+/// Most that all functions of a module may add together. The largest programs we know stay below 15 s.
+const MAX_MODULE_EFFORT: Duration = Duration::from_secs(60);
 /// Most exported functions that a module record lists.
 const MAX_EXPORTS: usize = 1000;
 /// Longest export name.
@@ -32,112 +38,15 @@ pub struct Inspection {
     pub exports: Vec<FunctionExport>,
 }
 
-/// Why a module is not taken. The text names what is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ModuleRefused {
-    /// Not valid WebAssembly.
-    #[error("{0}")]
-    Invalid(String),
-    /// Valid, but it needs what we do not give.
-    #[error("{0}")]
-    Unsupported(String),
-}
-
-fn unsupported(text: impl Into<String>) -> ModuleRefused {
-    ModuleRefused::Unsupported(text.into())
-}
-
 /// Reads a module without compiling it. Takes time in proportion to its size: not for a thread that answers calls.
 pub fn inspect(wasm: &[u8]) -> Result<Inspection, ModuleRefused> {
-    check_magic(wasm)?;
-    validate(wasm)?;
+    check(wasm)?;
     let outline = Outline::read(wasm)?;
     let abi = outline.abi()?;
     Ok(Inspection {
         abi,
         exports: outline.exports,
     })
-}
-
-/// Tells a person what their file is when it is not WebAssembly at all.
-fn check_magic(wasm: &[u8]) -> Result<(), ModuleRefused> {
-    let what = match wasm {
-        [b'\0', b'a', b's', b'm', ..] => return check_layer(wasm),
-        [] => "no bytes at all",
-        [0x1f, 0x8b, ..] => "gzip data; send the unpacked module",
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd data; send the unpacked module",
-        [b'P', b'K', ..] => "a zip archive",
-        [0x7f, b'E', b'L', b'F', ..] => "a native program (ELF)",
-        text if std::str::from_utf8(text).is_ok_and(|text| text.trim_start().starts_with("(module")) => {
-            "WebAssembly text; assemble it first"
-        }
-        text if std::str::from_utf8(text).is_ok() => "text",
-        _ => "something without WebAssembly's magic number",
-    };
-    Err(ModuleRefused::Invalid(format!(
-        "this is not a WebAssembly module but {what}"
-    )))
-}
-
-fn check_layer(wasm: &[u8]) -> Result<(), ModuleRefused> {
-    match Parser::new(0).parse_all(wasm).next() {
-        Some(Ok(Payload::Version {
-            encoding: Encoding::Component,
-            ..
-        })) => Err(unsupported(
-            "this is a component; only core modules are supported",
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn validate(wasm: &[u8]) -> Result<(), ModuleRefused> {
-    let accepted = accepted_features();
-    let Err(error) = Validator::new_with_features(accepted).validate_all(wasm) else {
-        return Ok(());
-    };
-    if Validator::new_with_features(WasmFeatures::all())
-        .validate_all(wasm)
-        .is_err()
-    {
-        return Err(ModuleRefused::Invalid(format!(
-            "this is not a valid WebAssembly module: {error}"
-        )));
-    }
-    let needed = refused_proposals().find(|(_, features)| {
-        Validator::new_with_features(accepted | *features)
-            .validate_all(wasm)
-            .is_ok()
-    });
-    Err(unsupported(match needed {
-        Some((name, _)) => format!("the module needs the proposal {name}, which is not supported: {error}"),
-        None => format!("the module needs several proposals that are not supported: {error}"),
-    }))
-}
-
-/// Proposals we refuse, by the names their authors gave them.
-fn refused_proposals() -> impl Iterator<Item = (&'static str, WasmFeatures)> {
-    [
-        ("threads", WasmFeatures::THREADS),
-        ("memory64", WasmFeatures::MEMORY64),
-        ("multi-memory", WasmFeatures::MULTI_MEMORY),
-        (
-            "exception-handling",
-            WasmFeatures::EXCEPTIONS | WasmFeatures::LEGACY_EXCEPTIONS,
-        ),
-        ("function-references", WasmFeatures::FUNCTION_REFERENCES),
-        (
-            "gc",
-            WasmFeatures::GC | WasmFeatures::GC_TYPES | WasmFeatures::FUNCTION_REFERENCES,
-        ),
-        (
-            "stack-switching",
-            WasmFeatures::STACK_SWITCHING | WasmFeatures::FUNCTION_REFERENCES | WasmFeatures::EXCEPTIONS,
-        ),
-        ("wide-arithmetic", WasmFeatures::WIDE_ARITHMETIC),
-        ("custom-page-sizes", WasmFeatures::CUSTOM_PAGE_SIZES),
-    ]
-    .into_iter()
 }
 
 /// What the sections say, as far as we care.
@@ -147,6 +56,8 @@ struct Outline {
     function_types: Vec<u32>,
     imported_functions: u32,
     bodies: u32,
+    tables: u32,
+    effort: Duration,
     exports: Vec<FunctionExport>,
     exports_memory: bool,
 }
@@ -155,8 +66,7 @@ impl Outline {
     fn read(wasm: &[u8]) -> Result<Self, ModuleRefused> {
         let mut outline = Self::default();
         for payload in Parser::new(0).parse_all(wasm) {
-            let payload = payload.map_err(invalid)?;
-            outline.take(payload)?;
+            outline.take(payload.map_err(invalid)?)?;
         }
         Ok(outline)
     }
@@ -165,12 +75,12 @@ impl Outline {
         match payload {
             Payload::TypeSection(section) => {
                 for group in section {
-                    self.types.extend(group.map_err(invalid)?.types().map(
-                        |ty| match &ty.composite_type.inner {
-                            CompositeInnerType::Func(func) => Some(func.clone()),
-                            _ => None,
-                        },
-                    ));
+                    self.types.extend(
+                        group
+                            .map_err(invalid)?
+                            .types()
+                            .map(|ty| function_type(&ty.composite_type.inner)),
+                    );
                 }
             }
             Payload::ImportSection(section) => {
@@ -190,7 +100,7 @@ impl Outline {
             }
             Payload::TableSection(section) => {
                 for table in section {
-                    check_table(table.map_err(invalid)?.ty.initial)?;
+                    self.take_table(table.map_err(invalid)?.ty.initial)?;
                 }
             }
             Payload::MemorySection(section) => {
@@ -204,36 +114,48 @@ impl Outline {
                     self.take_export(export.name, export.kind, export.index)?;
                 }
             }
-            Payload::CodeSectionEntry(body) => {
-                check_body(self.imported_functions + self.bodies, body.range().len())?;
-                self.bodies += 1;
-            }
+            Payload::CodeSectionEntry(body) => self.take_body(&body)?,
             _ => {}
         }
         Ok(())
     }
 
     fn take_import(&mut self, module: &str, name: &str, ty: &TypeRef) -> Result<(), ModuleRefused> {
-        let TypeRef::Func(index) = ty else {
-            return Err(unsupported(format!(
-                "the module imports {module}.{name}, which is not a function"
-            )));
+        let refused = |why| {
+            Err(unsupported(format!(
+                "the module imports {}.{}, {why}",
+                shown(&module),
+                shown(&name)
+            )))
         };
-        let signature = self.signature(*index);
+        let TypeRef::Func(index) = ty else {
+            return refused("which is not a function");
+        };
         if !is_known_import(module, name) {
-            return Err(unsupported(format!(
-                "the module imports {module}.{name}, which does not exist here"
-            )));
+            return refused("which does not exist here");
         }
-        if let (true, Some((params, results))) = (module == "host", signature)
-            && !plugin::import_has_signature(name, &params, &results)
-        {
-            return Err(unsupported(format!(
-                "the module imports {module}.{name} with another signature than it has"
-            )));
+        let (params, results) = self.signature(*index);
+        if module == "host" && !plugin::import_has_signature(name, &params, &results) {
+            return refused("but by another signature than it has");
         }
         self.function_types.push(*index);
         self.imported_functions += 1;
+        Ok(())
+    }
+
+    fn take_table(&mut self, initial: u64) -> Result<(), ModuleRefused> {
+        self.tables += 1;
+        if self.tables > MAX_TABLES {
+            return Err(unsupported(format!(
+                "the module has more than {MAX_TABLES} tables"
+            )));
+        }
+        if initial > MAX_TABLE_ELEMENTS as u64 {
+            let text = format!(
+                "the module starts with a table of {initial} elements; {MAX_TABLE_ELEMENTS} is the most"
+            );
+            return Err(unsupported(text));
+        }
         Ok(())
     }
 
@@ -242,21 +164,19 @@ impl Outline {
             ExternalKind::Memory => self.exports_memory |= name == "memory",
             ExternalKind::Func => {
                 if name.is_empty() || name.len() > MAX_EXPORT_NAME_BYTES || name.contains(char::is_control) {
-                    return Err(unsupported(
-                        "the module exports a function whose name is empty, too long or unprintable",
-                    ));
+                    let text = "the module exports a function whose name is empty, too long or unprintable";
+                    return Err(unsupported(text));
                 }
                 if self.exports.len() == MAX_EXPORTS {
                     return Err(unsupported(format!(
                         "the module exports more than {MAX_EXPORTS} functions"
                     )));
                 }
-                let ty = self
+                let (params, results) = self
                     .function_types
                     .get(index as usize)
-                    .copied()
-                    .unwrap_or(u32::MAX);
-                let (params, results) = self.signature(ty).unwrap_or_default();
+                    .map(|ty| self.signature(*ty))
+                    .unwrap_or_default();
                 self.exports.push(FunctionExport {
                     name: name.into(),
                     params,
@@ -268,39 +188,66 @@ impl Outline {
         Ok(())
     }
 
-    fn signature(&self, ty: u32) -> Option<(Vec<ValueType>, Vec<ValueType>)> {
-        let func = self.types.get(ty as usize)?.as_ref()?;
+    fn take_body(&mut self, body: &FunctionBody<'_>) -> Result<(), ModuleRefused> {
+        let index = self.imported_functions + self.bodies;
+        self.bodies += 1;
+        let bytes = body.range().len();
+        if bytes > MAX_FUNCTION_BYTES {
+            return Err(unsupported(format!(
+                "function {index} is {bytes} bytes long; {MAX_FUNCTION_BYTES} is the most"
+            )));
+        }
+        let signatures = Signatures {
+            types: &self.types,
+            functions: &self.function_types,
+        };
+        let effort = effort::estimate(index, body, &signatures).map_err(invalid)?;
+        self.effort += effort;
+        if effort > MAX_FUNCTION_EFFORT {
+            return Err(unsupported(format!(
+                "function {index} would take too long to compile: too many loops, branches or calls for its number of locals"
+            )));
+        }
+        if self.effort > MAX_MODULE_EFFORT {
+            return Err(unsupported(
+                "the module's functions would together take too long to compile",
+            ));
+        }
+        Ok(())
+    }
+
+    fn signature(&self, ty: u32) -> (Vec<ValueType>, Vec<ValueType>) {
+        let Some(Some(func)) = self.types.get(ty as usize) else {
+            return Default::default();
+        };
         let of = |types: &[ValType]| types.iter().map(value_type).collect();
-        Some((of(func.params()), of(func.results())))
+        (of(func.params()), of(func.results()))
     }
 
     /// Decides how the module is called.
     fn abi(&self) -> Result<Abi, ModuleRefused> {
-        let by_name: HashMap<&str, &FunctionExport> =
-            self.exports.iter().map(|e| (e.name.as_str(), e)).collect();
-        if let Some(start) = by_name.get("_start") {
-            return match (
-                start.params.is_empty(),
-                start.results.is_empty(),
-                self.exports_memory,
-            ) {
-                (true, true, _) => Ok(Abi::Command),
-                _ => Err(unsupported(
-                    "the module exports _start, but not as a function without parameters and results",
-                )),
-            };
+        let export = |name: &str| self.exports.iter().find(|export| export.name == name);
+        if let Some(start) = export(command::ENTRY) {
+            if start.params.is_empty() && start.results.is_empty() {
+                return Ok(Abi::Command);
+            }
+            let text = "the module exports _start, but not as a function without parameters and results";
+            return Err(unsupported(text));
         }
-        if self.exports_memory
-            && by_name
-                .get("process")
-                .is_some_and(|process| plugin::is_entry(process))
-        {
+        if self.exports_memory && export(plugin::ENTRY).is_some_and(plugin::is_entry) {
             return Ok(Abi::Plugin);
         }
-        if by_name.keys().any(|name| *name != "_initialize") {
+        if self.exports.iter().any(|export| export.name != INITIALIZE) {
             return Ok(Abi::Typed);
         }
         Err(unsupported("the module exports no function that could be called"))
+    }
+}
+
+fn function_type(ty: &CompositeInnerType) -> Option<FuncType> {
+    match ty {
+        CompositeInnerType::Func(func) => Some(func.clone()),
+        _ => None,
     }
 }
 
@@ -308,60 +255,10 @@ impl Outline {
 fn is_known_import(module: &str, name: &str) -> bool {
     match module {
         "host" => plugin::IMPORTS.iter().any(|import| import.name == name),
-        "wasi_snapshot_preview1" => WASI_PREVIEW1.contains(&name),
+        wasi::MODULE => wasi::FUNCTIONS.contains(&name),
         _ => false,
     }
 }
-
-/// Every function of WASI preview 1.
-const WASI_PREVIEW1: &[&str] = &[
-    "args_get",
-    "args_sizes_get",
-    "clock_res_get",
-    "clock_time_get",
-    "environ_get",
-    "environ_sizes_get",
-    "fd_advise",
-    "fd_allocate",
-    "fd_close",
-    "fd_datasync",
-    "fd_fdstat_get",
-    "fd_fdstat_set_flags",
-    "fd_fdstat_set_rights",
-    "fd_filestat_get",
-    "fd_filestat_set_size",
-    "fd_filestat_set_times",
-    "fd_pread",
-    "fd_prestat_dir_name",
-    "fd_prestat_get",
-    "fd_pwrite",
-    "fd_read",
-    "fd_readdir",
-    "fd_renumber",
-    "fd_seek",
-    "fd_sync",
-    "fd_tell",
-    "fd_write",
-    "path_create_directory",
-    "path_filestat_get",
-    "path_filestat_set_times",
-    "path_link",
-    "path_open",
-    "path_readlink",
-    "path_remove_directory",
-    "path_rename",
-    "path_symlink",
-    "path_unlink_file",
-    "poll_oneoff",
-    "proc_exit",
-    "proc_raise",
-    "random_get",
-    "sched_yield",
-    "sock_accept",
-    "sock_recv",
-    "sock_send",
-    "sock_shutdown",
-];
 
 fn value_type(ty: &ValType) -> ValueType {
     match ty {
@@ -381,26 +278,4 @@ fn check_memory(initial_pages: u64) -> Result<(), ModuleRefused> {
         return Err(unsupported(text));
     }
     Ok(())
-}
-
-fn check_table(initial: u64) -> Result<(), ModuleRefused> {
-    if initial > MAX_TABLE_ELEMENTS as u64 {
-        let text =
-            format!("the module starts with a table of {initial} elements; {MAX_TABLE_ELEMENTS} is the most");
-        return Err(unsupported(text));
-    }
-    Ok(())
-}
-
-fn check_body(index: u32, bytes: usize) -> Result<(), ModuleRefused> {
-    if bytes > MAX_FUNCTION_BYTES {
-        return Err(unsupported(format!(
-            "function {index} is {bytes} bytes long; {MAX_FUNCTION_BYTES} is the most"
-        )));
-    }
-    Ok(())
-}
-
-fn invalid(error: wasmparser::BinaryReaderError) -> ModuleRefused {
-    ModuleRefused::Invalid(format!("this is not a valid WebAssembly module: {error}"))
 }

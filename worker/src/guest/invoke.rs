@@ -15,14 +15,9 @@ use super::abi::Plan;
 use super::artifact::Prepared;
 use super::ending::{Answer, Ending, GuestFault};
 use super::engine::Metering;
-use super::epoch::note_overstay;
-use super::host::{GuestLog, GuestState, Host, HostFault};
+use super::epoch::{FIRST_TICKS, NEXT_TICKS, note_overstay};
+use super::host::{GuestState, Host, HostFault};
 use super::limits::{GuestLimiter, MemoryBudget};
-
-/// Epoch ticks a guest may burn before it yields for the first time; a tick may be almost over when it starts.
-const FIRST_TICKS: u64 = 2;
-/// Ticks between later yields.
-const NEXT_TICKS: u64 = 1;
 
 /// Everything one run needs besides its module.
 pub struct Run {
@@ -66,12 +61,7 @@ pub async fn invoke(prepared: Arc<Prepared>, run: Run) -> Ending {
 fn store(prepared: &Prepared, run: &Run, deadline: Instant) -> Store<GuestState> {
     let limiter = GuestLimiter::new(run.limits.memory_bytes, Arc::clone(&run.budget));
     let output_limit = usize::try_from(run.limits.output_bytes).unwrap_or(usize::MAX);
-    let state = GuestState::new(
-        limiter,
-        deadline,
-        output_limit,
-        GuestLog::new(Arc::clone(&run.host)),
-    );
+    let state = GuestState::new(limiter, deadline, output_limit, Arc::clone(&run.host));
     let mut store = Store::new(prepared.engine(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(FIRST_TICKS);

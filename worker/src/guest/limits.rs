@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use wasmtime::ResourceLimiter;
 
+use super::engine::MAX_MEMORY_BYTES;
+
 /// Most elements one table may hold.
 pub(super) const MAX_TABLE_ELEMENTS: usize = 100_000;
 
@@ -71,7 +73,7 @@ pub(super) struct GuestLimiter {
 impl GuestLimiter {
     pub fn new(limit_bytes: u64, budget: Arc<MemoryBudget>) -> Self {
         Self {
-            limit_bytes,
+            limit_bytes: limit_bytes.min(MAX_MEMORY_BYTES as u64),
             held_bytes: 0,
             peak_bytes: 0,
             refused: None,
@@ -124,6 +126,12 @@ impl ResourceLimiter for GuestLimiter {
             return Ok(false);
         }
         Ok(self.grow_by(more_bytes))
+    }
+
+    /// Growth past 4 GiB fails without being asked for first.
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused = self.refused.or(Some(Refused::Limit));
+        Ok(())
     }
 
     fn table_growing(

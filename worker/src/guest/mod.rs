@@ -4,6 +4,7 @@
 
 pub mod abi;
 mod artifact;
+mod effort;
 mod ending;
 mod engine;
 mod epoch;
@@ -11,13 +12,20 @@ mod host;
 mod inspect;
 mod invoke;
 mod limits;
+mod log;
 mod pipe;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod wasi;
 
 pub use artifact::{Compiler, Prepared};
 pub use ending::{Answer, Ending, GuestFault};
 pub use engine::{EngineError, EnginePool, Metering};
 pub use epoch::{Ticker, poll_noting_overstay};
-pub use host::{Host, HostUnavailable, LogStream, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, StateFuture};
-pub use inspect::{Inspection, MAX_FUNCTION_BYTES, ModuleRefused, inspect};
+pub use host::{Host, HostUnavailable, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, StateFuture};
+pub use inspect::{Inspection, MAX_FUNCTION_BYTES, inspect};
 pub use invoke::{Run, invoke};
 pub use limits::MemoryBudget;
+pub use log::LogStream;
+pub use validate::ModuleRefused;

@@ -1,4 +1,4 @@
-//! Standard output and error of a command: bounded, in memory, never waiting.
+//! Standard streams of a guest in the shape WASI wants: bounded, in memory, never waiting.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
 
-use super::host::{GuestLog, HostFault, LogStream};
+use super::host::HostFault;
 
 /// Bytes a stream says it can take at once, so that a guest that writes too much finds out by being stopped.
 const WRITE_PERMIT_BYTES: usize = 64 << 10;
@@ -51,47 +51,6 @@ impl Sink for OutputSink {
             return Err(HostFault::OutputTooLarge(self.limit_bytes));
         }
         written.extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-/// Cuts standard error into lines and logs them.
-pub(super) struct LineSink {
-    log: GuestLog,
-    unfinished: Mutex<Vec<u8>>,
-}
-
-/// Longest line held back for its end.
-const MAX_UNFINISHED_BYTES: usize = 8 << 10;
-
-impl LineSink {
-    pub fn new(log: GuestLog) -> Arc<Self> {
-        Arc::new(Self {
-            log,
-            unfinished: Mutex::default(),
-        })
-    }
-
-    /// Logs the last line, which may lack its end.
-    pub fn flush(&self) {
-        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-        self.log
-            .write(LogStream::Stderr, &std::mem::take(&mut *unfinished));
-    }
-}
-
-impl Sink for LineSink {
-    fn take(&self, bytes: &[u8]) -> Result<(), HostFault> {
-        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-        unfinished.extend_from_slice(bytes);
-        let complete = match unfinished.iter().rposition(|byte| *byte == b'\n') {
-            Some(end) => end + 1,
-            None if unfinished.len() > MAX_UNFINISHED_BYTES => unfinished.len(),
-            None => return Ok(()),
-        };
-        let rest = unfinished.split_off(complete);
-        let lines = std::mem::replace(&mut *unfinished, rest);
-        self.log.write(LogStream::Stderr, &lines);
         Ok(())
     }
 }

@@ -1,19 +1,20 @@
 //! stdin to stdout through WASI preview 1: no files, no sockets, only the environment that the caller gave.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
 use wasmtime::Store;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
 use wess_schemas::{ErrorBody, ErrorCode};
 
 use super::CallInput;
 use crate::guest::artifact::Prepared;
 use crate::guest::ending::{Answer, GuestFault};
 use crate::guest::host::GuestState;
-use crate::guest::pipe::{LineSink, OutputSink, Pipe};
+use crate::guest::pipe::{OutputSink, Pipe};
+use crate::guest::wasi::{self, Exited};
 
 /// The export that a command is detected by.
 pub const ENTRY: &str = "_start";
@@ -50,19 +51,18 @@ impl CommandPlan {
         prepared: &Prepared,
     ) -> Result<Answer, GuestFault> {
         let stdout = OutputSink::new(store.data().output_limit);
-        let stderr = LineSink::new(store.data().log.clone());
         if prepared.uses_wasi() {
-            let mut context = WasiCtxBuilder::new();
-            context.args(&self.argv).stdin(MemoryInputPipe::new(self.stdin));
-            context.stdout(Pipe(stdout.clone())).stderr(Pipe(stderr.clone()));
+            let mut builder = wasi::builder(&store.data().log);
+            builder
+                .args(&self.argv)
+                .stdin(MemoryInputPipe::new(self.stdin))
+                .stdout(Pipe(Arc::clone(&stdout)));
             for (name, value) in &self.env {
-                context.env(name, value);
+                builder.env(name, value);
             }
-            store.data_mut().wasi = Some(context.build_p1());
+            store.data_mut().wasi = Some(wasi::context(builder));
         }
-        let ended = run_start(store, prepared).await;
-        stderr.flush();
-        let exit_code = ended?;
+        let exit_code = run_start(store, prepared).await?;
         Ok(Answer {
             output: Some(stdout.take_written()),
             exit_code: Some(exit_code),
@@ -81,7 +81,7 @@ async fn run_start(store: &mut Store<GuestState>, prepared: &Prepared) -> Result
     };
     match exited.await {
         Ok(()) => Ok(0),
-        Err(error) => match error.downcast_ref::<I32Exit>() {
+        Err(error) => match error.downcast_ref::<Exited>() {
             Some(exit) => Ok(exit.0),
             None => Err(error.into()),
         },

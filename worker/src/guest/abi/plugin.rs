@@ -3,7 +3,7 @@
 //! Every pointer a guest gives is checked; one outside its memory is a trap.
 
 use bytes::Bytes;
-use wasmtime::{Instance, Memory, Store};
+use wasmtime::{Instance, Memory, Store, TypedFunc, WasmParams};
 use wess_schemas::module::{FunctionExport, ValueType};
 
 use super::CallInput;
@@ -110,13 +110,12 @@ impl PluginPlan {
         let input = place(store, prepared, &instance, memory, &self.input).await?;
         let exit_code = match &self.env {
             None => {
-                let process = instance.get_typed_func::<(u32, u32), i32>(&mut *store, &self.function)?;
+                let process = typed::<(u32, u32)>(&instance, store, &self.function)?;
                 process.call_async(&mut *store, (input.start, input.len)).await?
             }
             Some(env) => {
                 let env = place(store, prepared, &instance, memory, env).await?;
-                let process =
-                    instance.get_typed_func::<(u32, u32, u32, u32), i32>(&mut *store, &self.function)?;
+                let process = typed::<(u32, u32, u32, u32)>(&instance, store, &self.function)?;
                 process
                     .call_async(&mut *store, (input.start, input.len, env.start, env.len))
                     .await?
@@ -129,6 +128,16 @@ impl PluginPlan {
             results: None,
         })
     }
+}
+
+fn typed<P: WasmParams>(
+    instance: &Instance,
+    store: &mut Store<GuestState>,
+    function: &str,
+) -> Result<TypedFunc<P, i32>, GuestFault> {
+    instance
+        .get_typed_func(store, function)
+        .map_err(|_| GuestFault::Mismatch)
 }
 
 /// A part of guest memory as a guest sees it.
@@ -151,7 +160,11 @@ async fn place(
         return Ok(Region { start: 0, len });
     }
     let start = match prepared.alloc(instance, store) {
-        Some(alloc) => alloc.call_async(&mut *store, len).await?,
+        Some(alloc) => match alloc.call_async(&mut *store, len).await? {
+            // What `malloc` answers when the memory that it asked for was refused.
+            0 if store.data().limiter.refused().is_some() => return Err(no_room(store)),
+            start => start,
+        },
         None => grow(store, memory, bytes.len())?,
     };
     let target = memory.data_mut(&mut *store);
@@ -163,10 +176,15 @@ async fn place(
 
 fn grow(store: &mut Store<GuestState>, memory: Memory, bytes: usize) -> Result<u32, GuestFault> {
     let pages = bytes.div_ceil(PAGE_BYTES) as u64;
-    match memory.grow(&mut *store, pages) {
-        Ok(old_pages) => u32::try_from(old_pages * PAGE_BYTES as u64).map_err(|_| GuestFault::MemoryExceeded),
-        Err(_) if store.data().limiter.refused() == Some(Refused::Budget) => Err(GuestFault::HostFull),
-        Err(_) => Err(GuestFault::MemoryExceeded),
+    let old_pages = memory.grow(&mut *store, pages).map_err(|_| no_room(store))?;
+    u32::try_from(old_pages * PAGE_BYTES as u64).map_err(|_| GuestFault::MemoryExceeded)
+}
+
+/// The guest's code may have run, and done what cannot be repeated.
+fn no_room(store: &Store<GuestState>) -> GuestFault {
+    match store.data().limiter.refused() {
+        Some(Refused::Budget) => GuestFault::MemoryBudget,
+        Some(Refused::Limit) | None => GuestFault::MemoryExceeded,
     }
 }
 
