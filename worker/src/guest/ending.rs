@@ -132,7 +132,7 @@ impl From<HostFault> for GuestFault {
 fn host_fault(fault: &HostFault, backtrace: Vec<String>) -> GuestFault {
     match fault {
         HostFault::OutputTooLarge(limit) => GuestFault::OutputTooLarge(*limit),
-        HostFault::Deadline => GuestFault::DeadlineExceeded(0),
+        HostFault::Deadline(timeout_ms) => GuestFault::DeadlineExceeded(*timeout_ms),
         HostFault::OutOfBounds(_) | HostFault::NoMemory => {
             trapped("host_call_out_of_bounds", fault, backtrace)
         }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use wasmtime::{Caller, Engine, Extern, Linker, Memory};
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wess_schemas::limits::EffectiveLimits;
 
 use super::epoch::wait_for;
 use super::limits::GuestLimiter;
@@ -56,14 +57,15 @@ pub(super) enum HostFault {
     },
     #[error("the output is larger than {0} bytes")]
     OutputTooLarge(usize),
-    #[error("the run's deadline has passed")]
-    Deadline,
+    #[error("the guest ran longer than {0} ms")]
+    Deadline(u64),
 }
 
 /// Everything that belongs to one run, inside its store.
 pub(super) struct GuestState {
     pub limiter: GuestLimiter,
     pub deadline: Instant,
+    pub timeout_ms: u64,
     pub wasi: Option<WasiP1Ctx>,
     pub output: Option<Vec<u8>>,
     pub output_limit: usize,
@@ -73,13 +75,19 @@ pub(super) struct GuestState {
 }
 
 impl GuestState {
-    pub fn new(limiter: GuestLimiter, deadline: Instant, output_limit: usize, host: Arc<dyn Host>) -> Self {
+    pub fn new(
+        limiter: GuestLimiter,
+        deadline: Instant,
+        limits: &EffectiveLimits,
+        host: Arc<dyn Host>,
+    ) -> Self {
         Self {
             limiter,
             deadline,
+            timeout_ms: limits.timeout_ms,
             wasi: None,
             output: None,
-            output_limit,
+            output_limit: usize::try_from(limits.output_bytes).unwrap_or(usize::MAX),
             log: GuestLog::new(Arc::clone(&host)),
             host,
             last_state: Bytes::new(),

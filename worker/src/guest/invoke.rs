@@ -38,12 +38,9 @@ pub async fn invoke(prepared: Arc<Prepared>, run: Run) -> Ending {
     let deadline = started + Duration::from_millis(run.limits.timeout_ms);
     let mut store = store(&prepared, &run, deadline);
     let answered = before(deadline, call(run.plan, &mut store, &prepared)).await;
-    let result = answered.unwrap_or(Err(GuestFault::DeadlineExceeded(0)));
+    let result = answered.unwrap_or(Err(GuestFault::DeadlineExceeded(run.limits.timeout_ms)));
     let refused = store.data().limiter.refused();
-    let result = result.map_err(|fault| match fault.after_refusal(refused) {
-        GuestFault::DeadlineExceeded(_) => GuestFault::DeadlineExceeded(run.limits.timeout_ms),
-        fault => fault,
-    });
+    let result = result.map_err(|fault| fault.after_refusal(refused));
     let fuel = run
         .limits
         .fuel
@@ -60,14 +57,13 @@ pub async fn invoke(prepared: Arc<Prepared>, run: Run) -> Ending {
 
 fn store(prepared: &Prepared, run: &Run, deadline: Instant) -> Store<GuestState> {
     let limiter = GuestLimiter::new(run.limits.memory_bytes, Arc::clone(&run.budget));
-    let output_limit = usize::try_from(run.limits.output_bytes).unwrap_or(usize::MAX);
-    let state = GuestState::new(limiter, deadline, output_limit, Arc::clone(&run.host));
+    let state = GuestState::new(limiter, deadline, &run.limits, Arc::clone(&run.host));
     let mut store = Store::new(prepared.engine(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(FIRST_TICKS);
     store.epoch_deadline_callback(|context| {
         if Instant::now() >= context.data().deadline {
-            return Err(HostFault::Deadline.into());
+            return Err(HostFault::Deadline(context.data().timeout_ms).into());
         }
         note_overstay();
         Ok(UpdateDeadline::Yield(NEXT_TICKS))

@@ -63,51 +63,74 @@ fn validate(wasm: &[u8]) -> Result<(), ModuleRefused> {
     let Err(error) = Validator::new_with_features(accepted).validate_all(wasm) else {
         return Ok(());
     };
-    if Validator::new_with_features(WasmFeatures::all())
-        .validate_all(wasm)
-        .is_err()
-    {
+    let valid_with = |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
+    let all = WasmFeatures::all();
+    if !valid_with(all) {
         return Err(invalid(error));
     }
+    let one = PROPOSALS
+        .iter()
+        .find(|proposal| valid_with(accepted | proposal.own | proposal.needs));
+    let needed: Vec<_> = match one {
+        Some(one) => vec![one.name],
+        None => PROPOSALS
+            .iter()
+            .filter(|each| !valid_with(all.difference(each.own)))
+            .map(|each| each.name)
+            .collect(),
+    };
+    let named = if needed.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", needed.join(", "))
+    };
     let error = shown(&error);
-    let needed = refused_proposals().find(|(_, features)| {
-        Validator::new_with_features(accepted | *features)
-            .validate_all(wasm)
-            .is_ok()
-    });
-    Err(unsupported(match needed {
-        Some((name, _)) => format!("the module needs the proposal {name}, which is not supported: {error}"),
-        None => format!("the module needs several proposals that are not supported: {error}"),
-    }))
+    Err(unsupported(format!(
+        "the module needs proposals that are not supported{named}: {error}"
+    )))
 }
 
-/// Proposals we refuse, by the names their authors gave them.
-fn refused_proposals() -> impl Iterator<Item = (&'static str, WasmFeatures)> {
-    [
-        ("threads", WasmFeatures::THREADS),
-        ("memory64", WasmFeatures::MEMORY64),
-        ("multi-memory", WasmFeatures::MULTI_MEMORY),
-        (
-            "exception-handling",
-            WasmFeatures::EXCEPTIONS | WasmFeatures::LEGACY_EXCEPTIONS,
-        ),
-        ("function-references", WasmFeatures::FUNCTION_REFERENCES),
-        (
-            "gc",
-            WasmFeatures::GC | WasmFeatures::GC_TYPES | WasmFeatures::FUNCTION_REFERENCES,
-        ),
-        (
-            "stack-switching",
-            WasmFeatures::STACK_SWITCHING
-                | WasmFeatures::FUNCTION_REFERENCES
-                | WasmFeatures::GC_TYPES
-                | WasmFeatures::EXCEPTIONS,
-        ),
-        ("wide-arithmetic", WasmFeatures::WIDE_ARITHMETIC),
-        ("custom-page-sizes", WasmFeatures::CUSTOM_PAGE_SIZES),
-    ]
-    .into_iter()
+/// A proposal we refuse.
+struct Proposal {
+    /// What its authors call it.
+    name: &'static str,
+    own: WasmFeatures,
+    /// Features of other proposals that it builds upon.
+    needs: WasmFeatures,
 }
+
+const NONE: WasmFeatures = WasmFeatures::empty();
+
+const fn proposal(name: &'static str, own: WasmFeatures, needs: WasmFeatures) -> Proposal {
+    Proposal { name, own, needs }
+}
+
+/// Proposals that modules are built with and that we refuse.
+const PROPOSALS: &[Proposal] = &[
+    proposal("threads", WasmFeatures::THREADS, NONE),
+    proposal("memory64", WasmFeatures::MEMORY64, NONE),
+    proposal("multi-memory", WasmFeatures::MULTI_MEMORY, NONE),
+    proposal(
+        "exception-handling",
+        WasmFeatures::EXCEPTIONS.union(WasmFeatures::LEGACY_EXCEPTIONS),
+        NONE,
+    ),
+    proposal("function-references", WasmFeatures::FUNCTION_REFERENCES, NONE),
+    proposal(
+        "gc",
+        WasmFeatures::GC.union(WasmFeatures::GC_TYPES),
+        WasmFeatures::FUNCTION_REFERENCES,
+    ),
+    proposal(
+        "stack-switching",
+        WasmFeatures::STACK_SWITCHING,
+        WasmFeatures::FUNCTION_REFERENCES
+            .union(WasmFeatures::GC_TYPES)
+            .union(WasmFeatures::EXCEPTIONS),
+    ),
+    proposal("wide-arithmetic", WasmFeatures::WIDE_ARITHMETIC, NONE),
+    proposal("custom-page-sizes", WasmFeatures::CUSTOM_PAGE_SIZES, NONE),
+];
 
 pub(super) fn unsupported(text: impl Into<String>) -> ModuleRefused {
     ModuleRefused::Unsupported(text.into())

@@ -61,7 +61,10 @@ fn every_refused_proposal_is_named() {
         ("hostile/exceptions.wat", "exception-handling"),
         ("hostile/gc.wat", "gc"),
     ] {
-        assert_names(&unsupported(&wasm_of(path)), &["needs the proposal", proposal]);
+        assert_names(
+            &unsupported(&wasm_of(path)),
+            &["needs proposals that are not supported", proposal],
+        );
     }
     for (text, proposal) in [
         (
@@ -81,8 +84,11 @@ fn every_refused_proposal_is_named() {
     ] {
         assert_names(&unsupported(&wasm(text)), &[proposal]);
     }
-    let both = "(module (memory i64 1) (memory 1) (func (throw 0)) (tag))";
-    assert_names(&unsupported(&wasm(both)), &["several proposals"]);
+    let several = "(module (memory i64 1) (memory 1) (func (throw 0)) (tag))";
+    assert_names(
+        &unsupported(&wasm(several)),
+        &["not supported (memory64, multi-memory, exception-handling): "],
+    );
 }
 
 #[test]
