@@ -19,6 +19,10 @@ use clap::FromArgMatches;
 
 use crate::args::{Cli, Command};
 
+/// `up` runs guests, whose calls allocate in many small pieces: see docs/decisions.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let matches = args::grammar().get_matches();
     match Cli::from_arg_matches(&matches)

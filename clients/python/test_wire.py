@@ -57,7 +57,9 @@ class Wire(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(outcome["module"]["name"], "py-add")
 
     async def test_raw_bytes_to_a_module(self):
-        reply = await self.accepted("wess.invoke.py-upper", b"hello")
+        bare = await self.accepted("wess.invoke.py-upper", b"hello")
+        self.assertEqual((bare.data, bare.headers), (b"HELLO", {"Wess-Exit-Code": "0"}))
+        reply = await self.accepted("wess.invoke.py-upper", b"hello", {"Wess-Facts": "all"})
         self.assertEqual(reply.data, b"HELLO")
         self.assertEqual(reply.headers["Wess-Exit-Code"], "0")
         self.assertRegex(reply.headers["Wess-Module-Digest"], "^sha256:[0-9a-f]{64}$")

@@ -16,6 +16,8 @@ pub const WAIT_MS: &str = "Wess-Wait-Ms";
 pub const FUEL: &str = "Wess-Fuel";
 /// In: most linear memory, in MiB.
 pub const MEMORY_MB: &str = "Wess-Memory-Mb";
+/// In: any value asks for all facts of a raw call; any other header asks for them too.
+pub const FACTS: &str = "Wess-Facts";
 /// In: where a large input lies, as JSON.
 pub const INPUT_REF: &str = "Wess-Input-Ref";
 /// In: idempotency key.

@@ -13,11 +13,11 @@ use crate::id::{InvalidName, ModuleId, ModuleName, Tag, text_newtype};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Reference {
-    /// `hello` or `hello@latest`: the newest version.
+    /// `hello`: the newest version.
     Latest(ModuleName),
     /// `hello@3`.
     Version(ModuleName, NonZeroU32),
-    /// `hello@stable`.
+    /// `hello@stable`; `hello@latest` calls what `hello` does, and cannot be deleted.
     Tag(ModuleName, Tag),
     /// `sha256:<64 hex>`.
     Digest(Digest),
@@ -62,12 +62,7 @@ fn parse(text: &str) -> Option<Reference> {
     if which.starts_with(|c: char| c.is_ascii_digit()) {
         return parse_version(which).map(|version| Reference::Version(name, version));
     }
-    let tag: Tag = which.parse().ok()?;
-    Some(if tag.is_latest() {
-        Reference::Latest(name)
-    } else {
-        Reference::Tag(name, tag)
-    })
+    which.parse().ok().map(|tag| Reference::Tag(name, tag))
 }
 
 /// Decimal without sign or leading zero, so that every version has one spelling.
@@ -150,7 +145,7 @@ mod tests {
     fn each_form_is_told_apart() {
         let name: ModuleName = "hello".parse().unwrap();
         assert_eq!(reference("hello"), Reference::Latest(name.clone()));
-        assert_eq!(reference("hello@latest"), Reference::Latest(name.clone()));
+        assert_eq!(reference("hello@latest"), Reference::Tag(name.clone(), "latest".parse().unwrap()));
         assert_eq!(
             reference("hello@3"),
             Reference::Version(name.clone(), NonZeroU32::new(3).unwrap())

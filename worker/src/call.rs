@@ -35,9 +35,10 @@ pub struct Call {
 }
 
 impl Call {
-    /// When it has waited long enough.
+    /// When it has waited long enough. Even a call that may not wait gets the moment that a free slot takes.
     pub fn expires(&self) -> Instant {
-        self.arrived + self.wait
+        const LEAST_WAIT: Duration = Duration::from_millis(20);
+        self.arrived + self.wait.max(LEAST_WAIT)
     }
 
     /// What it holds in memory, about.

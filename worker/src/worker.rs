@@ -82,7 +82,9 @@ impl Worker {
             .await
             .map_err(Failure::unavailable)?;
         fleet.beat(count_slots(tallies.clone(), config.bounds.slots), lifecycle);
-        registry.stats().register(metrics.sub_registry_with_prefix("wess_worker"));
+        registry
+            .stats()
+            .register(metrics.sub_registry_with_prefix("wess_worker"));
         metrics::register(metrics, tallies, &registry, budget, control.forged_replies());
         Ok(Self {
             id,
@@ -135,8 +137,8 @@ async fn start_executors(
 
 fn count_calls(tallies: Tallies) -> CountRequests {
     Arc::new(move |endpoint| match endpoint {
-        EndpointName::Invoke => tallies.counts(Form::Json),
-        EndpointName::InvokeRaw => tallies.counts(Form::Raw),
+        EndpointName::Invoke => tallies.counts(&[Form::Json]),
+        EndpointName::InvokeRaw => tallies.counts(&[Form::Raw, Form::Bare]),
         _ => EndpointCounts::default(),
     })
 }

@@ -81,6 +81,7 @@ fn its_headers_are_ours() {
         header::WAIT_MS,
         header::FUEL,
         header::MEMORY_MB,
+        header::FACTS,
         header::INPUT_REF,
         header::MSG_ID,
         header::TRACEPARENT,

@@ -6,10 +6,11 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use wess_schemas::chain::{ChainOutcome, ChainRequest, ChainStep};
+use wess_schemas::header::CallHeaders;
 use wess_schemas::invocation::{Input, InvalidInvocation, check_wait, take_input};
 use wess_schemas::limits::MAX_CHAIN_STEPS;
-use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, Outcome, WorkerId, header};
-use wess_service::payloads::Payloads;
+use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, Outcome, WorkerId};
+use wess_service::trace_context::TraceParent;
 
 use super::invoke::{self, Form, Output};
 use crate::call::{Call, Finished};
@@ -36,21 +37,25 @@ impl Chains {
         payload: &[u8],
         inline_bytes: usize,
     ) -> Result<ChainOutcome, ErrorBody> {
-        let key = headers
-            .get(header::MSG_ID)
-            .and_then(|key| key.as_str().parse().ok());
-        let job_id = key.unwrap_or_else(JobId::generate);
-        self.run(payload, inline_bytes)
-            .await
-            .map_err(|error| error.for_job(job_id))
+        let asked =
+            CallHeaders::read(|name| headers.get(name).map(|value| value.as_str())).map_err(invalid)?;
+        let job_id = asked.job_id.unwrap_or_else(JobId::generate);
+        let answered = self.run(payload, TraceParent::of(headers), inline_bytes).await;
+        answered.map_err(|error| error.for_job(job_id))
     }
 
-    async fn run(&self, payload: &[u8], inline_bytes: usize) -> Result<ChainOutcome, ErrorBody> {
+    async fn run(
+        &self,
+        payload: &[u8],
+        trace: Option<TraceParent>,
+        inline_bytes: usize,
+    ) -> Result<ChainOutcome, ErrorBody> {
         let request: ChainRequest = serde_json::from_slice(payload).map_err(invalid)?;
         let (steps, mut input) = parse(request)?;
         let inline_bytes = inline_bytes / (steps.len() + 1);
         let mut done: Vec<Outcome> = Vec::new();
-        for (at, step) in steps.into_iter().enumerate() {
+        for (at, mut step) in steps.into_iter().enumerate() {
+            step.trace = trace;
             let recorded = match self.step(step, input).await {
                 Ok(finished) => self.record(finished, inline_bytes).await,
                 Err(error) => Err(error),
@@ -96,9 +101,7 @@ impl Chains {
         let shown = if invoke::size_bytes(Form::Json, &output) <= inline_bytes {
             Output::Inline(Some(output.clone()))
         } else {
-            let payloads = Payloads::new(self.storage.assets().await?.payloads);
-            let stored = payloads.put(&output).await;
-            Output::Stored(stored.map_err(|error| ErrorBody::new(error.code(), error.to_string()))?)
+            Output::Stored(self.storage.put_payload(&output).await?)
         };
         Ok((invoke::outcome(finished, shown, &self.worker), output))
     }

@@ -25,14 +25,21 @@ pub enum Form {
     Json,
     /// Bytes in, bytes out, facts in headers.
     Raw,
+    /// As raw, asked without any headers: the reply has only those that change what its bytes mean.
+    Bare,
 }
 
-/// The form that an endpoint asks for.
-pub fn form(endpoint: &Endpoint) -> Form {
-    if matches!(endpoint, Endpoint::InvokeRaw(..)) {
-        Form::Raw
-    } else {
-        Form::Json
+impl Form {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+}
+
+/// The form that a request asks for.
+pub fn form(endpoint: &Endpoint, headers: Option<&HeaderMap>) -> Form {
+    match endpoint {
+        Endpoint::InvokeRaw(..) if headers.is_some_and(|headers| !headers.is_empty()) => Form::Raw,
+        Endpoint::InvokeRaw(..) => Form::Bare,
+        _ => Form::Json,
     }
 }
 
@@ -75,7 +82,21 @@ pub fn parse(
         _ => {
             check_message(&payload)?;
             let invocation: Invocation = serde_json::from_slice(&payload).map_err(invalid)?;
+            let waits = invocation.wait_ms.is_some();
             let mut call = from_invocation(invocation, arrived)?;
+            if headers.input_ref.is_some() {
+                return Err(invalid(
+                    "the header Wess-Input-Ref is for raw calls; in JSON it is input_ref",
+                ));
+            }
+            call.wait = match headers.wait_ms {
+                Some(_) if waits => return Err(invalid("wait_ms stands in the body and in a header")),
+                Some(wait_ms) => {
+                    check_wait(Some(wait_ms)).map_err(invalid)?;
+                    wait(Some(wait_ms))
+                }
+                None => call.wait,
+            };
             call.trace = trace;
             call.job_id = headers.job_id.unwrap_or(call.job_id);
             call.limits = merged(call.limits, headers.limits)?;
@@ -202,24 +223,17 @@ pub fn outcome(finished: Finished, output: Output, worker: &WorkerId) -> Outcome
 pub fn reply(form: Form, finished: Finished, output: Output, worker: &WorkerId) -> Reply {
     match form {
         Form::Json => json_reply(&outcome(finished, output, worker)),
-        Form::Raw => raw_reply(&finished, output),
+        Form::Raw | Form::Bare => raw_reply(form, &finished, output),
     }
 }
 
-fn raw_reply(finished: &Finished, output: Output) -> Reply {
-    let stats = &finished.stats;
+fn raw_reply(form: Form, finished: &Finished, output: Output) -> Reply {
     let mut headers = HeaderMap::new();
-    let mut fact = |name, value: String| headers.insert(HeaderName::from_static(name), value);
-    fact(header::JOB_ID, finished.job_id.as_str().into());
-    fact(header::MODULE_DIGEST, finished.module.digest.to_string());
-    fact(header::QUEUE_US, stats.queue_us.to_string());
-    fact(header::RUN_US, stats.run_us.to_string());
-    fact(header::COLD, stats.cold.to_string());
-    if let Some(exit_code) = finished.answer.exit_code {
-        fact(header::EXIT_CODE, exit_code.to_string());
+    if form == Form::Raw {
+        write_facts(finished, &mut headers);
     }
-    if let Some(fuel) = stats.fuel {
-        fact(header::FUEL_USED, fuel.to_string());
+    if let Some(exit_code) = finished.answer.exit_code {
+        headers.insert(HeaderName::from_static(header::EXIT_CODE), exit_code.to_string());
     }
     let payload = match (output, &finished.answer.results) {
         (Output::Stored(reference), _) => {
@@ -230,20 +244,34 @@ fn raw_reply(finished: &Finished, output: Output) -> Reply {
             );
             Bytes::new()
         }
-        (Output::Inline(_), Some(results)) => {
-            headers.insert(header::CONTENT_TYPE, "application/json");
-            typed::raw_output(results).into()
-        }
+        (Output::Inline(_), Some(results)) => typed::raw_output(results).into(),
         (Output::Inline(bytes), None) => bytes.unwrap_or_default().into(),
     };
     Reply { headers, payload }
+}
+
+/// What a caller may want to know of a run besides its answer.
+fn write_facts(finished: &Finished, headers: &mut HeaderMap) {
+    let stats = &finished.stats;
+    let mut fact = |name, value: String| headers.insert(HeaderName::from_static(name), value);
+    fact(header::JOB_ID, finished.job_id.as_str().into());
+    fact(header::MODULE_DIGEST, finished.module.digest.to_string());
+    fact(header::QUEUE_US, stats.queue_us.to_string());
+    fact(header::RUN_US, stats.run_us.to_string());
+    fact(header::COLD, stats.cold.to_string());
+    if let Some(fuel) = stats.fuel {
+        fact(header::FUEL_USED, fuel.to_string());
+    }
+    if finished.answer.results.is_some() {
+        fact(header::CONTENT_TYPE, "application/json".into());
+    }
 }
 
 /// What an output takes in a reply, in bytes: JSON escapes and base64 included.
 pub fn size_bytes(form: Form, output: &[u8]) -> usize {
     const FACTS_BYTES: usize = 2048;
     let body = match (form, std::str::from_utf8(output)) {
-        (Form::Raw, _) => output.len(),
+        (Form::Raw | Form::Bare, _) => output.len(),
         (Form::Json, Ok(text)) => text.bytes().map(escaped_bytes).sum(),
         (Form::Json, Err(_)) => output.len().div_ceil(3) * 4,
     };

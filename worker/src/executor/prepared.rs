@@ -3,6 +3,7 @@
 //! Invariant: at most one load per module is under way, however many calls wait for it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,12 +50,15 @@ impl<T> Shelf<T> {
         if let Some(prepared) = self.ready.get(&key) {
             return Found::Ready(Arc::clone(prepared), call);
         }
-        let waiting = self.loading.entry(key).or_default();
-        waiting.push(call);
-        if waiting.len() == 1 {
-            Found::StartLoad
-        } else {
-            Found::Waits
+        match self.loading.entry(key) {
+            Entry::Occupied(mut loading) => {
+                loading.get_mut().push(call);
+                Found::Waits
+            }
+            Entry::Vacant(none) => {
+                none.insert(vec![call]);
+                Found::StartLoad
+            }
         }
     }
 
@@ -69,6 +73,19 @@ impl<T> Shelf<T> {
     /// Gives back everybody who waits for a load.
     pub fn take_waiting(&mut self) -> Vec<T> {
         self.loading.drain().flat_map(|(_, waiting)| waiting).collect()
+    }
+
+    /// Whether any call waits for a load.
+    pub fn has_waiting(&self) -> bool {
+        !self.loading.is_empty()
+    }
+
+    /// Gives back those who wait for a load and have waited long enough; the loads go on.
+    pub fn take_where(&mut self, leaves: impl Fn(&T) -> bool) -> Vec<T> {
+        self.loading
+            .values_mut()
+            .flat_map(|waiting| waiting.extract_if(.., |call| leaves(call)))
+            .collect()
     }
 
     /// How many modules are ready.

@@ -10,9 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
 use wess_schemas::limits::{EffectiveLimits, MAX_INPUT_BYTES};
-use wess_schemas::payload::PayloadRef;
 use wess_schemas::{ErrorBody, ErrorCode, JobId};
-use wess_service::payloads::Payloads;
 use wess_service::trace_context::TraceParent;
 
 use super::prepared::{Found, Loaded, load};
@@ -23,7 +21,7 @@ use crate::call::{Call, Finished};
 use crate::endpoints::invoke::{Form, Output, reply};
 use crate::guest::abi::Plan;
 use crate::guest::{Metering, Prepared};
-use crate::registry::{Resolved, Storage};
+use crate::registry::Resolved;
 
 /// A call in the house, and what it holds there.
 pub struct Pending {
@@ -108,7 +106,12 @@ impl Executor {
         pending.size_bytes += more_bytes;
         let (storage, cut) = (self.storage.clone(), self.cut.clone());
         self.errand(async move {
-            let fetched = in_time(cut, pending.call.expires(), fetch(storage, stored)).await;
+            let fetched = in_time(
+                cut,
+                pending.call.expires(),
+                storage.get_payload(&stored, MAX_INPUT_BYTES),
+            )
+            .await;
             Event::Fetched(pending, fetched)
         });
     }
@@ -236,7 +239,7 @@ impl Executor {
         let (storage, worker) = (self.storage.clone(), self.common.worker.clone());
         self.errand(async move {
             let job_id = finished.job_id.clone();
-            let reply = match put(&storage, &output).await {
+            let reply = match storage.put_payload(&output).await {
                 Ok(stored) => reply(responder.form().unwrap_or(Form::Json), finished, Output::Stored(stored), &worker),
                 Err(error) => {
                     tracing::warn!(%job_id, %error, "an output could not be stored");
@@ -251,20 +254,6 @@ impl Executor {
     fn errand(&mut self, errand: impl Future<Output = Event> + 'static) {
         self.errands.push(errand.boxed_local());
     }
-}
-
-async fn fetch(storage: Storage, stored: PayloadRef) -> Result<Bytes, ErrorBody> {
-    let payloads = Payloads::new(storage.assets().await?.payloads);
-    let told = |error: wess_service::payloads::PayloadError| ErrorBody::new(error.code(), error.to_string());
-    payloads.get(&stored, MAX_INPUT_BYTES).await.map_err(told)
-}
-
-async fn put(storage: &Storage, output: &[u8]) -> Result<PayloadRef, ErrorBody> {
-    let payloads = Payloads::new(storage.assets().await?.payloads);
-    payloads
-        .put(output)
-        .await
-        .map_err(|error| ErrorBody::new(error.code(), error.to_string()))
 }
 
 /// What a call waits for must come before its wait ends.

@@ -80,8 +80,8 @@ pub struct Tally {
     pub waiting: Cell,
     /// Modules ready to run.
     pub prepared: Cell,
-    /// What each of the two forms of `invoke` has done: JSON, raw.
-    answered: [Answered; 2],
+    /// What each form of `invoke` has done.
+    answered: [Answered; Form::COUNT],
     run_us: Cell,
     run_buckets: [Cell; RUN_BOUNDS_US.len() + 1],
 }
@@ -134,9 +134,10 @@ impl Tallies {
 }
 
 impl Tallies {
-    /// What one form of `invoke` has done on all executors.
-    pub fn counts(&self, form: Form) -> EndpointCounts {
-        let answered = || self.0.iter().map(|tally| &tally.answered[form as usize]);
+    /// What some forms of `invoke` have done on all executors.
+    pub fn counts(&self, forms: &[Form]) -> EndpointCounts {
+        let each = |form: Form| self.0.iter().map(move |tally| &tally.answered[form as usize]);
+        let answered = || forms.iter().flat_map(|form| each(*form));
         let last_error = |answered: &Answered| {
             answered
                 .last_error

@@ -217,7 +217,7 @@ impl Executor {
             self.take_arrival(arrival);
             any = true;
         }
-        if self.slots.has_line() && self.sweep.poll_tick(context).is_ready() {
+        if (self.slots.has_line() || self.shelf.has_waiting()) && self.sweep.poll_tick(context).is_ready() {
             self.turn_expired_away();
             any = true;
         }
@@ -241,7 +241,7 @@ impl Executor {
                 return self.fail(Responder::Nats(Form::Raw, reply), JobId::generate(), error);
             }
         };
-        let responder = Responder::Nats(invoke::form(&endpoint), reply);
+        let responder = Responder::Nats(invoke::form(&endpoint, message.headers.as_ref()), reply);
         let call = invoke::parse(endpoint, message.headers.as_ref(), message.payload, arrived);
         self.take_call(call, responder);
     }
@@ -255,7 +255,7 @@ impl Executor {
                 payload,
                 reply,
             } => {
-                let responder = Responder::Door(invoke::form(&endpoint), reply);
+                let responder = Responder::Door(invoke::form(&endpoint, Some(&headers)), reply);
                 let call = invoke::parse(endpoint, Some(&headers), payload, Instant::now());
                 self.take_call(call, responder);
             }
@@ -402,6 +402,7 @@ impl Executor {
     /// Answers a call that has neither a slot nor a place in the house any more.
     pub(super) fn fail(&mut self, responder: Responder, job_id: JobId, error: ErrorBody) {
         self.tally.fail(error.code());
+        tracing::debug!(%job_id, code = %error.code(), message = error.error.message, "a call was refused or failed");
         if let Some(form) = responder.form() {
             self.tally.answer(form, 0, Some(&error));
         }
@@ -417,7 +418,13 @@ impl Executor {
     }
 
     fn turn_expired_away(&mut self) {
-        for ticket in self.slots.take_expired(Instant::now()) {
+        let now = Instant::now();
+        let lined_up = self.slots.take_expired(now);
+        let loading = self.shelf.take_where(|ticket| ticket.expires() <= now);
+        for ticket in &loading {
+            self.slots.leave(ticket.size_bytes());
+        }
+        for ticket in lined_up.into_iter().chain(loading) {
             self.fail(ticket.responder, ticket.job_id, expired());
         }
     }

@@ -30,6 +30,8 @@ const TARGET_FILE_BYTES: u64 = 32 * 1024 * 1024;
 const MAX_OPEN_FILES: i32 = 64;
 /// A broken database is opened again at most so often.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(10);
+/// With less room than this on its file system, a database that fails is taken to be out of room, not broken.
+const MIN_FREE_BYTES: u64 = 16 * 1024 * 1024;
 /// A last use is written again only when it is older than this.
 const USE_RESOLUTION_SECS: u64 = 60 * 60;
 
@@ -43,7 +45,7 @@ struct Inner {
     /// `None` while it cannot be opened.
     db: RwLock<Option<DB>>,
     last_repair: Mutex<Option<Instant>>,
-    emptied: Notify,
+    reopened: Notify,
     /// What keeps other processes away. Dropped after the database.
     _lock: Box<dyn Send + Sync>,
 }
@@ -73,13 +75,13 @@ impl Disk {
     pub(super) fn open(data: &Path, lock: impl Send + Sync + 'static, stats: RegistryStats) -> Self {
         let folder = data.join(keys::FOLDER);
         let db = open_or_recreate(&folder, &stats);
-        let (last_repair, emptied) = (Mutex::default(), Notify::new());
+        let (last_repair, reopened) = (Mutex::default(), Notify::new());
         Self(Arc::new(Inner {
             folder,
             stats,
             db: RwLock::new(db),
             last_repair,
-            emptied,
+            reopened,
             _lock: Box::new(lock),
         }))
     }
@@ -93,9 +95,9 @@ impl Disk {
         tokio::task::spawn_blocking(move || task(&disk)).await.ok()
     }
 
-    /// Waits until the database was made anew, empty.
-    pub(super) async fn emptied(&self) {
-        self.0.emptied.notified().await;
+    /// Waits until the database was opened anew: it may miss what was written meanwhile, or everything.
+    pub(super) async fn reopened(&self) {
+        self.0.reopened.notified().await;
     }
 
     /// Bytes by their digest, verified.
@@ -169,18 +171,19 @@ impl Disk {
         (revision, records.into_iter().flatten().filter(named).collect())
     }
 
-    /// Saves changes of the catalog, complete up to a revision.
-    pub(super) fn save(&self, revision: u64, changes: &[RawRecord]) {
-        self.0.attempt("save the catalog", |db| {
+    /// Saves changes of the catalog, complete up to a revision; whether it could.
+    pub(super) fn save(&self, revision: u64, changes: &[RawRecord]) -> bool {
+        let saved = self.0.attempt("save the catalog", |db| {
             let mut batch = WriteBatch::default();
             stage(db, &mut batch, revision, changes)?;
             Ok(db.write(batch)?)
         });
+        saved.is_some()
     }
 
-    /// Saves the whole catalog in place of the one saved before.
-    pub(super) fn replace(&self, revision: u64, records: &[RawRecord]) {
-        self.0.attempt("save the catalog", |db| {
+    /// Saves the whole catalog in place of the one saved before; whether it could.
+    pub(super) fn replace(&self, revision: u64, records: &[RawRecord]) -> bool {
+        let saved = self.0.attempt("save the catalog", |db| {
             let column = column(db, CATALOG)?;
             let mut batch = WriteBatch::default();
             for entry in db.iterator_cf(column, IteratorMode::Start) {
@@ -189,6 +192,7 @@ impl Disk {
             stage(db, &mut batch, revision, records)?;
             Ok(db.write(batch)?)
         });
+        saved.is_some()
     }
 
     fn note_use(&self, digest: Digest, bytes: u64) {
@@ -223,7 +227,10 @@ impl Inner {
     fn failed(&self, what: &str, error: &DiskError) {
         self.stats.disk_failures.inc();
         tracing::warn!(%error, "the local disk could not {what}");
-        self.repair(error.is_corruption() || !self.folder.join("CURRENT").exists());
+        let broken = error.is_corruption() || !self.folder.join("CURRENT").exists();
+        if broken || has_room(&self.folder) {
+            self.repair(broken);
+        }
     }
 
     /// Opens the database again: after some failures it refuses every write until then.
@@ -240,8 +247,8 @@ impl Inner {
             remove(&self.folder);
         }
         *db = open_or_recreate(&self.folder, &self.stats);
-        if throw_away {
-            self.emptied.notify_one();
+        if db.is_some() {
+            self.reopened.notify_one();
         }
     }
 
@@ -259,6 +266,10 @@ fn open_or_recreate(folder: &Path, stats: &RegistryStats) -> Option<DB> {
         Ok(db) => return Some(db),
         Err(error) => error,
     };
+    if error.kind() == ErrorKind::IOError && folder.exists() && !has_room(folder) {
+        tracing::warn!(%error, "the local disk is full: working without a local cache");
+        return None;
+    }
     tracing::warn!(%error, folder = %folder.display(), "the local cache is broken: making a new one");
     stats.disk_repairs.inc();
     remove(folder);
@@ -297,6 +308,13 @@ fn column_options(cache: &Cache) -> Options {
     options.set_target_file_size_base(TARGET_FILE_BYTES);
     options.set_compression_type(DBCompressionType::Lz4);
     options
+}
+
+/// Without room a database can be read, but not opened: it is left as it is until there is some.
+fn has_room(folder: &Path) -> bool {
+    rustix::fs::statvfs(folder).map_or(true, |disk| {
+        disk.f_bavail.saturating_mul(disk.f_frsize) >= MIN_FREE_BYTES
+    })
 }
 
 /// Moved aside first, so that a crash in between leaves no half of it under its name.

@@ -156,7 +156,7 @@ async fn a_database_found_corrupt_while_it_runs_is_made_anew_and_says_so() {
     assert!(disk.keep_blob(digest(WASM), WASM));
     assert_eq!(disk.blob(digest(WASM)).as_deref(), Some(WASM));
     if stats.disk_failures.get() > 0 {
-        disk.emptied().await;
+        disk.reopened().await;
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Follower {
     pub(super) stats: RegistryStats,
     /// Becomes true at the first complete replay.
     pub(super) replayed: watch::Sender<bool>,
+    /// Whether the disk has taken every change so far.
+    pub(super) saved: bool,
 }
 
 /// The changes, and how many of them are the replay.
@@ -92,7 +94,7 @@ impl Follower {
                     Some(_) => (),
                     None => return Err("the connection is gone for good".into()),
                 },
-                () = self.disk.emptied() => self.save_everything().await,
+                () = self.disk.reopened() => self.save_everything().await,
             }
         }
     }
@@ -116,7 +118,7 @@ impl Follower {
         })
     }
 
-    async fn replay(&self, feed: &mut Feed) -> Result<(), async_nats::Error> {
+    async fn replay(&mut self, feed: &mut Feed) -> Result<(), async_nats::Error> {
         let mut records = Vec::new();
         while feed.pending > 0 {
             records.push(feed.next().await?);
@@ -135,24 +137,29 @@ impl Follower {
         Ok(())
     }
 
-    /// Visible at once; counted as seen only when it is on disk, too.
-    async fn take(&self, record: RawRecord) {
+    /// Visible at once; counted as seen only when it is on disk, too, as far as the disk takes it.
+    async fn take(&mut self, record: RawRecord) {
         let change = self.parse(&record);
         if let Some(change) = change.clone() {
             self.catalog.learn(change);
         }
         let revision = record.revision;
-        self.disk.run(move |disk| disk.save(revision, &[record])).await;
+        if self.saved {
+            let saved = self.disk.run(move |disk| disk.save(revision, &[record])).await;
+            self.saved = saved == Some(true);
+        } else {
+            self.save_everything().await;
+        }
         self.catalog.follow(revision, change);
     }
 
-    async fn save_everything(&self) {
+    async fn save_everything(&mut self) {
         let catalog = self.catalog.clone();
         let save = move |disk: &Disk| {
             let (revision, records) = catalog.snapshot();
-            disk.replace(revision, &records);
+            disk.replace(revision, &records)
         };
-        self.disk.run(save).await;
+        self.saved = self.disk.run(save).await == Some(true);
     }
 
     fn parse(&self, record: &RawRecord) -> Option<Change> {

@@ -115,6 +115,9 @@ impl Listing {
 
     /// The version that a tag names.
     pub(super) fn tagged(&self, tag: &Tag) -> Option<&Arc<Resolved>> {
+        if tag.is_latest() {
+            return self.latest();
+        }
         self.version(*self.head.tags.get(tag)?)
     }
 

@@ -208,6 +208,7 @@ impl Registry {
             connection: connection.watch.clone(),
             stats: self.0.stats.clone(),
             replayed,
+            saved: true,
         };
         follower.load_from_disk().await;
         let closed = lifecycle.closed.clone();

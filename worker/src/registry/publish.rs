@@ -114,6 +114,9 @@ impl Registry {
                     .await
             }
             Reference::Version(name, version) => self.delete_version(name, version.get()).await,
+            Reference::Tag(_, tag) if tag.is_latest() => Err(invalid(
+                "latest follows the newest version: name the module, or the version to delete",
+            )),
             Reference::Tag(name, tag) => {
                 let (_, revision) = self.edit(name, |head| remove_tag(name, head, tag)).await?;
                 Ok(Removed {

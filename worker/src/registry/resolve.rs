@@ -40,7 +40,7 @@ impl Registry {
             Reference::Id(_) | Reference::Digest(_) => self.catch_up().await?,
             Reference::Latest(name) => self.learn_module(name, |head| Some(head.latest())).await?,
             Reference::Tag(name, tag) => {
-                self.learn_module(name, |head| head.tags.get(tag).copied())
+                self.learn_module(name, |head| head.tags_with_latest().get(tag).copied())
                     .await?
             }
             Reference::Version(name, version) => {

@@ -8,10 +8,13 @@ use std::time::Duration;
 use async_nats::Client;
 use async_nats::connection::State;
 use async_nats::jetstream::{self, Context};
+use bytes::Bytes;
 use tokio::sync::Mutex;
 use wess_schemas::error::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
+use wess_schemas::payload::PayloadRef;
 use wess_service::assets::{AssetOptions, Assets, ensure_assets};
+use wess_service::payloads::{PayloadError, Payloads};
 
 /// Bounds one attempt to open all assets.
 const ENSURE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,6 +70,26 @@ impl Storage {
     /// Makes the next to ask open the assets anew: one of them was not found.
     pub fn forget(&self) {
         *self.0.assets.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Stores a payload that is too large for a message.
+    pub async fn put_payload(&self, bytes: &[u8]) -> Result<PayloadRef, ErrorBody> {
+        let payloads = Payloads::new(self.assets().await?.payloads);
+        payloads.put(bytes).await.map_err(|error| self.told(&error))
+    }
+
+    /// Fetches a payload of at most `limit_bytes`, verified.
+    pub async fn get_payload(&self, stored: &PayloadRef, limit_bytes: u64) -> Result<Bytes, ErrorBody> {
+        let payloads = Payloads::new(self.assets().await?.payloads);
+        payloads.get(stored, limit_bytes).await.map_err(|error| self.told(&error))
+    }
+
+    /// What a caller is told; a store that is away may be gone, and is looked for anew by the next to ask.
+    fn told(&self, error: &PayloadError) -> ErrorBody {
+        if error.code() == ErrorCode::Unavailable {
+            self.forget();
+        }
+        ErrorBody::new(error.code(), error.to_string())
     }
 
     pub(super) fn client(&self) -> &Client {
