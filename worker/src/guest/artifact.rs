@@ -9,7 +9,7 @@ use wasmtime::{Engine, Instance, InstancePre, Memory, Module, ModuleExport, Stor
 
 use super::abi::INITIALIZE;
 use super::ending::GuestFault;
-use super::engine::{EngineError, EnginePool, Metering, compatibility, compiling_engine};
+use super::engine::{Footprint, EngineError, EnginePool, Metering, compatibility, compiling_engine};
 use super::epoch::EngineClock;
 use super::host::{GuestState, HostFault, linker};
 use super::validate::ModuleRefused;
@@ -95,8 +95,12 @@ pub struct Prepared {
 impl Prepared {
     /// Maps a compiled file whose seal has been verified through this very descriptor. Blocks for a moment.
     pub fn load(engines: &EnginePool, metering: Metering, file: &File) -> Result<Arc<Self>, EngineError> {
-        let running = engines.get(metering)?;
-        let module = trusted_from_file(&running.engine, file.try_clone()?)?;
+        let mut running = engines.get(metering, Footprint::Page)?;
+        let mut module = trusted_from_file(&running.engine, file.try_clone()?)?;
+        if Footprint::of(&module) == Footprint::Pages {
+            running = engines.get(metering, Footprint::Pages)?;
+            module = trusted_from_file(&running.engine, file.try_clone()?)?;
+        }
         let pre = running.linker.instantiate_pre(&module)?;
         let export = |name: &str| module.get_export_index(name);
         Ok(Arc::new(Self {

@@ -70,7 +70,7 @@ pub(super) fn accepted_features() -> WasmFeatures {
 }
 
 /// How a module is compiled; the same for the compiler and for every engine that loads what it made.
-fn config(metering: Metering, slots: u32) -> Config {
+fn config(metering: Metering, footprint: Footprint, slots: u32) -> Config {
     let mut config = Config::new();
     config
         .wasm_features(WasmFeatures::all().difference(accepted_features()), false)
@@ -81,16 +81,15 @@ fn config(metering: Metering, slots: u32) -> Config {
         .epoch_interruption(true)
         .max_wasm_stack(MAX_WASM_STACK_BYTES)
         .async_stack_size(RUN_STACK_BYTES)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots)));
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(footprint, slots)));
     config
 }
 
-fn pool(slots: u32) -> PoolingAllocationConfig {
+fn pool(footprint: Footprint, slots: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    let keep_resident = if kernel_reports_written_pages() {
-        KEEP_RESIDENT_BYTES
-    } else {
-        KEEP_RESIDENT_BLIND_BYTES
+    let (pagemap_scan, keep_resident) = match footprint {
+        Footprint::Pages if kernel_reports_written_pages() => (Enabled::Auto, KEEP_RESIDENT_BYTES),
+        Footprint::Pages | Footprint::Page => (Enabled::No, KEEP_RESIDENT_BLIND_BYTES),
     };
     pool.total_core_instances(slots)
         .total_memories(slots)
@@ -103,7 +102,7 @@ fn pool(slots: u32) -> PoolingAllocationConfig {
         .table_elements(MAX_TABLE_ELEMENTS)
         .linear_memory_keep_resident(keep_resident)
         .table_keep_resident(64 << 10)
-        .pagemap_scan(Enabled::Auto);
+        .pagemap_scan(pagemap_scan);
     pool
 }
 
@@ -119,7 +118,7 @@ fn kernel_reports_written_pages() -> bool {
 
 /// An engine without room to run anything: it compiles, and says what the others could not load.
 pub(super) fn compiling_engine(metering: Metering) -> wasmtime::Result<Engine> {
-    Engine::new(&config(metering, 1))
+    Engine::new(&config(metering, Footprint::Pages, 1))
 }
 
 /// Sixteen hex digits that change whenever artifacts of this engine would not load in another.
@@ -144,11 +143,31 @@ impl Hasher for Blake3Hasher {
     }
 }
 
+/// How much memory a module starts with, which decides how its pool slot is cleaned after a guest: one page is cleared
+/// faster than the kernel can be asked which parts of it were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Footprint {
+    /// At most one page of 64 KiB.
+    Page,
+    /// More.
+    Pages,
+}
+
+impl Footprint {
+    /// What this module starts with.
+    pub fn of(module: &wasmtime::Module) -> Self {
+        match module.resources_required().max_initial_memory_size {
+            None | Some(0 | 1) => Self::Page,
+            Some(_) => Self::Pages,
+        }
+    }
+}
+
 /// One executor's engines, made when first needed: nobody who never asks for fuel pays for counting it.
 pub struct EnginePool {
     slots: u32,
     ticker: Ticker,
-    made: [std::sync::OnceLock<RunningEngine>; 2],
+    made: [[std::sync::OnceLock<RunningEngine>; 2]; 2],
 }
 
 /// An engine and the clock that interrupts its guests.
@@ -169,15 +188,12 @@ impl EnginePool {
         }
     }
 
-    pub(super) fn get(&self, metering: Metering) -> wasmtime::Result<&RunningEngine> {
-        let place = match metering {
-            Metering::Off => &self.made[0],
-            Metering::Fuel => &self.made[1],
-        };
+    pub(super) fn get(&self, metering: Metering, footprint: Footprint) -> wasmtime::Result<&RunningEngine> {
+        let place = &self.made[metering as usize][footprint as usize];
         if let Some(made) = place.get() {
             return Ok(made);
         }
-        let engine = Engine::new(&config(metering, self.slots))?;
+        let engine = Engine::new(&config(metering, footprint, self.slots))?;
         let linker = std::sync::Arc::new(super::host::linker(&engine)?);
         let clock = self.ticker.watch(&engine);
         Ok(place.get_or_init(|| RunningEngine {
@@ -197,7 +213,9 @@ mod tests {
         let of = |metering| compatibility(&compiling_engine(metering).unwrap());
         assert_eq!(of(Metering::Off), of(Metering::Off));
         assert_ne!(of(Metering::Off), of(Metering::Fuel));
-        let roomy = compatibility(&Engine::new(&config(Metering::Off, 8)).unwrap());
-        assert_eq!(of(Metering::Off), roomy);
+        for footprint in [Footprint::Page, Footprint::Pages] {
+            let roomy = compatibility(&Engine::new(&config(Metering::Off, footprint, 8)).unwrap());
+            assert_eq!(of(Metering::Off), roomy);
+        }
     }
 }

@@ -41,11 +41,12 @@ pub async fn invoke(prepared: Arc<Prepared>, run: Run) -> Ending {
     let result = answered.unwrap_or(Err(GuestFault::DeadlineExceeded(run.limits.timeout_ms)));
     let refused = store.data().limiter.refused();
     let result = result.map_err(|fault| fault.after_refusal(refused));
-    let fuel = run
-        .limits
-        .fuel
-        .zip(store.get_fuel().ok())
-        .map(|(given, left)| given.saturating_sub(left));
+    let (result, fuel) = match run.limits.fuel.zip(store.get_fuel().ok()) {
+        // The last instructions of a run are counted when they have run already.
+        Some((given, 0)) => (result.and(Err(GuestFault::OutOfFuel)), Some(given)),
+        Some((given, left)) => (result, Some(tank(given) - left)),
+        None => (result, None),
+    };
     let memory_peak_bytes = store.data().limiter.peak_bytes();
     Ending {
         result,
@@ -69,10 +70,17 @@ fn store(prepared: &Prepared, run: &Run, deadline: Instant) -> Store<GuestState>
         Ok(UpdateDeadline::Yield(NEXT_TICKS))
     });
     if prepared.metering() == Metering::Fuel {
-        let fuel = run.limits.fuel.unwrap_or(u64::MAX);
-        store.set_fuel(fuel).expect("an engine made for fuel takes fuel");
+        let given = run.limits.fuel.unwrap_or(u64::MAX);
+        store
+            .set_fuel(tank(given))
+            .expect("an engine made for fuel takes fuel");
     }
     store
+}
+
+/// One more than is given: who has used all of it still has that one, who has none left used more.
+fn tank(given: u64) -> u64 {
+    given.saturating_add(1)
 }
 
 async fn call(plan: Plan, store: &mut Store<GuestState>, prepared: &Prepared) -> Result<Answer, GuestFault> {

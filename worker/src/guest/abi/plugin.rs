@@ -209,9 +209,10 @@ async fn output(
         }
         None => input,
     };
+    let output = slice(memory.data(&*store), region.start, region.len, "output")?;
     let limit = store.data().output_limit;
-    if region.len as usize > limit {
+    if output.len() > limit {
         return Err(GuestFault::OutputTooLarge(limit));
     }
-    Ok(slice(memory.data(&*store), region.start, region.len, "output")?.to_vec())
+    Ok(output.to_vec())
 }

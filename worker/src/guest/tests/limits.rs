@@ -203,7 +203,7 @@ async fn a_host_call_at_the_end_of_the_stack_ends_the_guest_and_not_the_worker()
 }
 
 #[tokio::test]
-async fn fuel_is_reported_the_same_for_the_same_run_and_that_much_is_enough() {
+async fn fuel_is_exact_what_a_run_needs_is_enough_and_one_less_is_not() {
     let wasm = wasm_of("typed/spin.wat");
     let spin = || named("spin_times", args(json!([1000])));
     let plenty = Guest::fueled(&wasm, u64::MAX).run(spin()).await;
@@ -212,9 +212,9 @@ async fn fuel_is_reported_the_same_for_the_same_run_and_that_much_is_enough() {
     assert_eq!(plenty.result.unwrap().results.unwrap(), [json!(1000)]);
     let exact = Guest::fueled(&wasm, needed).run(spin()).await;
     assert_eq!((exact.result.is_ok(), exact.fuel), (true, Some(needed)));
-    let short = Guest::fueled(&wasm, needed / 2).run(spin()).await;
+    let short = Guest::fueled(&wasm, needed - 1).run(spin()).await;
     assert_eq!(short.result.unwrap_err().to_error().code(), ErrorCode::OutOfFuel);
-    assert_eq!(short.fuel, Some(needed / 2));
+    assert_eq!(short.fuel, Some(needed - 1));
 }
 
 #[tokio::test]
