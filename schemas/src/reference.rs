@@ -145,7 +145,10 @@ mod tests {
     fn each_form_is_told_apart() {
         let name: ModuleName = "hello".parse().unwrap();
         assert_eq!(reference("hello"), Reference::Latest(name.clone()));
-        assert_eq!(reference("hello@latest"), Reference::Tag(name.clone(), "latest".parse().unwrap()));
+        assert_eq!(
+            reference("hello@latest"),
+            Reference::Tag(name.clone(), "latest".parse().unwrap())
+        );
         assert_eq!(
             reference("hello@3"),
             Reference::Version(name.clone(), NonZeroU32::new(3).unwrap())

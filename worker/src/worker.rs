@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry as Metrics;
+use tokio_util::task::TaskTracker;
 use wess_schemas::WorkerId;
 use wess_service::lifecycle::{Failure, Lifecycle};
 use wess_service::upkeep;
@@ -57,7 +58,7 @@ impl Worker {
         }
         upkeep::spawn(lifecycle, &connection, config.assets.clone());
         let common = Common::new(&id, &config, registry.clone())?;
-        let budget = Arc::clone(&common.budget);
+        let (budget, under_way) = (Arc::clone(&common.budget), common.chains.clone());
         let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
         let tallies = Tallies(executors.tallies());
         let fleet = Fleet::listen(id.clone(), &subjects, &connection, registry.revision(), lifecycle)
@@ -74,6 +75,7 @@ impl Worker {
                 executors: executors.clone(),
                 storage: registry.storage().clone(),
                 worker: id.clone(),
+                under_way,
             },
             call_counts: count_calls(tallies.clone()),
         });
@@ -119,6 +121,7 @@ impl Common {
             bounds: config.bounds,
             nats: config.nats.clone(),
             assets: config.assets.clone(),
+            chains: TaskTracker::new(),
         })
     }
 }

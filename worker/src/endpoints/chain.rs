@@ -5,6 +5,7 @@ use std::time::Instant;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 use wess_schemas::chain::{ChainOutcome, ChainRequest, ChainStep};
 use wess_schemas::header::CallHeaders;
 use wess_schemas::invocation::{Input, InvalidInvocation, check_wait, take_input};
@@ -27,6 +28,8 @@ pub struct Chains {
     pub storage: Storage,
     /// This worker.
     pub worker: WorkerId,
+    /// Held while a chain runs.
+    pub under_way: TaskTracker,
 }
 
 impl Chains {
@@ -40,6 +43,7 @@ impl Chains {
         let asked =
             CallHeaders::read(|name| headers.get(name).map(|value| value.as_str())).map_err(invalid)?;
         let job_id = asked.job_id.unwrap_or_else(JobId::generate);
+        let _under_way = self.under_way.token();
         let answered = self.run(payload, TraceParent::of(headers), inline_bytes).await;
         answered.map_err(|error| error.for_job(job_id))
     }

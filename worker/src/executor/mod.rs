@@ -1,6 +1,7 @@
 //! One executor per core, nothing shared on the way from message to reply: its thread, runtime, NATS connection and
 //! subscriptions, engines and prepared modules.
 
+mod drain;
 mod host;
 mod inbox;
 mod lanes;
@@ -18,6 +19,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
 use wess_schemas::limits::LimitPolicy;
 use wess_schemas::subject::{Endpoint, Subjects};
 use wess_schemas::{ErrorBody, WorkerId};
@@ -55,6 +57,8 @@ pub struct Common {
     pub nats: NatsConfig,
     /// How assets are made, should they be missing.
     pub assets: AssetOptions,
+    /// Chains under way: executors take their steps even when the process stops.
+    pub chains: TaskTracker,
 }
 
 /// A call from this process.

@@ -26,7 +26,7 @@ use super::lanes::{GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, 
 use super::prepared::Shelf;
 use super::respond::{Responder, Sending};
 use super::slots::{Slots, Waits};
-use super::steps::{Errand, Pending, Ticket, expired, overloaded, stopping};
+use super::steps::{Errand, Pending, Ticket, expired, overloaded};
 use super::tally::Tally;
 use super::{Arrival, Common};
 use crate::call::{Call, Finished};
@@ -41,8 +41,6 @@ const SWEEP: Duration = Duration::from_millis(20);
 
 /// How long the connection may take to have room for a reply.
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(1);
-/// How long calls that were cut may take to be answered.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A guest under way, and who waits for it.
 pub struct Running {
@@ -63,11 +61,11 @@ pub struct Executor {
     pub(super) slots: Slots<Box<Ticket>>,
     pub(super) storage: Storage,
     pub(super) errands: FuturesUnordered<Errand>,
-    client: Client,
-    inbox: Inbox,
-    door: mpsc::Receiver<Arrival>,
+    pub(super) client: Client,
+    pub(super) inbox: Inbox,
+    pub(super) door: mpsc::Receiver<Arrival>,
     outside: Arc<Outside>,
-    suspended: FuturesUnordered<Suspended<Running>>,
+    pub(super) suspended: FuturesUnordered<Suspended<Running>>,
     slow_lane: SlowLane<Running>,
     slow_ends: mpsc::UnboundedReceiver<(GuestEnd, Running)>,
     outbox: Vec<(Subject, Reply)>,
@@ -131,31 +129,10 @@ impl Executor {
             }
             self.take_turn().await;
         }
-        self.inbox.drain().await;
-        self.door.close();
-        let cut = self.cut.clone();
-        cut.run_until_cancelled(self.finish_all()).await;
-        self.cut_off();
-        if tokio::time::timeout(LAST_WORDS, self.finish_all()).await.is_err() {
-            tracing::error!(
-                busy = self.slots.busy(),
-                waiting = self.slots.waiting(),
-                "calls are left without an answer"
-            );
-        }
-        if let Err(error) = self.client.flush().await {
-            tracing::warn!(%error, "the last replies may not have been sent");
-        }
+        self.drain().await;
     }
 
-    async fn finish_all(&mut self) {
-        while !(self.inbox.is_drained() && self.slots.is_empty() && self.door.is_empty()) {
-            poll_fn(|context| self.poll_arrivals(context)).await;
-            self.take_turn().await;
-        }
-    }
-
-    async fn take_turn(&mut self) {
+    pub(super) async fn take_turn(&mut self) {
         self.start_guests();
         self.tally.slots_busy.set(self.slots.busy() as u64);
         self.tally.waiting.set(self.slots.waiting() as u64);
@@ -188,7 +165,7 @@ impl Executor {
     }
 
     /// Takes everything that has arrived; pending only if nothing has and nothing could start.
-    fn poll_arrivals(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_arrivals(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut any = self.slots.can_start();
         while let Poll::Ready(Some((end, running))) = self.slow_ends.poll_recv(context) {
             self.finish(end, running);
@@ -336,7 +313,7 @@ impl Executor {
     }
 
     /// A guest is no longer: its call is answered, and its slot is free unless the answer has to be stored first.
-    fn finish(&mut self, end: GuestEnd, running: Running) {
+    pub(super) fn finish(&mut self, end: GuestEnd, running: Running) {
         let Running {
             responder,
             job_id,
@@ -426,22 +403,6 @@ impl Executor {
         }
         for ticket in lined_up.into_iter().chain(loading) {
             self.fail(ticket.responder, ticket.job_id, expired());
-        }
-    }
-
-    /// Answers everybody who is still here: grace is over.
-    fn cut_off(&mut self) {
-        let lined_up = self.slots.take_all();
-        let loading = self.shelf.take_waiting();
-        for ticket in &loading {
-            self.slots.leave(ticket.size_bytes());
-        }
-        for ticket in lined_up.into_iter().chain(loading) {
-            self.fail(ticket.responder, ticket.job_id, stopping());
-        }
-        let suspended = std::mem::take(&mut self.suspended);
-        for running in suspended.into_iter().filter_map(Suspended::cut) {
-            self.finish(GuestEnd::Cut, running);
         }
     }
 }

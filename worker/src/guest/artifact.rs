@@ -9,7 +9,7 @@ use wasmtime::{Engine, Instance, InstancePre, Memory, Module, ModuleExport, Stor
 
 use super::abi::INITIALIZE;
 use super::ending::GuestFault;
-use super::engine::{Footprint, EngineError, EnginePool, Metering, compatibility, compiling_engine};
+use super::engine::{EngineError, EnginePool, Footprint, Metering, compatibility, compiling_engine};
 use super::epoch::EngineClock;
 use super::host::{GuestState, HostFault, linker};
 use super::validate::ModuleRefused;

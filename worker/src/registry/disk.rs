@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, ErrorKind,
-    IteratorMode, LogLevel, Options, WriteBatch,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor,
+    CompactOptions, DB, DBCompressionType, ErrorKind, IteratorMode, LogLevel, Options, WriteBatch,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
@@ -139,7 +139,10 @@ impl Disk {
             db.delete_cf(blobs, key)?;
             db.delete_cf(column(db, USES)?, key)?;
             db.flush_cf(blobs)?;
-            db.compact_range_cf(blobs, Some(key), Some(key));
+            // Without this, files are only moved down, with what was deleted still in them.
+            let mut rewrite = CompactOptions::default();
+            rewrite.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+            db.compact_range_cf_opt(blobs, Some(key), Some(key), &rewrite);
             Ok(())
         });
     }

@@ -81,7 +81,10 @@ impl Storage {
     /// Fetches a payload of at most `limit_bytes`, verified.
     pub async fn get_payload(&self, stored: &PayloadRef, limit_bytes: u64) -> Result<Bytes, ErrorBody> {
         let payloads = Payloads::new(self.assets().await?.payloads);
-        payloads.get(stored, limit_bytes).await.map_err(|error| self.told(&error))
+        payloads
+            .get(stored, limit_bytes)
+            .await
+            .map_err(|error| self.told(&error))
     }
 
     /// What a caller is told; a store that is away may be gone, and is looked for anew by the next to ask.

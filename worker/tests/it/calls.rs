@@ -49,7 +49,12 @@ async fn every_form_of_a_reference_names_the_same_module() {
         &module.digest.to_string(),
         &module.id.to_string(),
     ] {
-        let raw = rig.caller.raw(reference, "hello").await.unwrap();
+        let subject = format!("wess.invoke.{reference}");
+        let raw = rig
+            .caller
+            .ask(&subject, &[(header::FACTS, "all")], "hello")
+            .await
+            .unwrap();
         assert_eq!(
             (&*raw.payload, fact(&raw, header::MODULE_DIGEST)),
             (&b"HELLO"[..], Some(&*module.digest.to_string()))
@@ -76,7 +81,7 @@ async fn facts_of_a_raw_call_travel_in_headers_both_ways() {
             .await
     };
     let cold = ask("cat", &[(header::MSG_ID, "order-7")], "hello").await.unwrap();
-    let warm = ask("cat", &[], "hello").await.unwrap();
+    let warm = ask("cat", &[(header::FACTS, "all")], "hello").await.unwrap();
     for (name, value) in [
         (header::JOB_ID, "order-7"),
         (header::COLD, "true"),
@@ -95,6 +100,18 @@ async fn facts_of_a_raw_call_travel_in_headers_both_ways() {
             "{name}"
         );
     }
+    let bare = ask("cat", &[], "hello").await.unwrap();
+    let facts: Vec<_> = bare
+        .headers
+        .iter()
+        .flat_map(|headers| headers.iter())
+        .map(|(name, _)| name.to_string())
+        .collect();
+    assert_eq!(
+        facts,
+        [header::EXIT_CODE],
+        "who sends no header asks for no facts"
+    );
     let metered = ask("add", &[(header::FUEL, "1000")], "[2,3]").await.unwrap();
     assert!((1..=1000).contains(&fact(&metered, header::FUEL_USED).unwrap().parse().unwrap()));
     assert_eq!(fact(&metered, header::CONTENT_TYPE), Some("application/json"));
@@ -111,7 +128,7 @@ async fn facts_of_a_raw_call_travel_in_headers_both_ways() {
         refused_naming(
             ErrorCode::InvalidRequest,
             name,
-            ask("cat", &[(name, "-1 ")], "").await,
+            ask("cat", &[(name, "no such thing")], "").await,
         );
     }
 }

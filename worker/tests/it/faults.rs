@@ -14,7 +14,7 @@ use crate::rig::{Caller, Rig, Worker, add, parse, refused, spin};
 const ATTEMPT: Duration = Duration::from_secs(1);
 
 /// Calls until it is answered again, as a caller would who knows that something was away.
-async fn answers_again(caller: &Caller, target: &str, input: &'static str) -> Vec<u8> {
+pub async fn answers_again(caller: &Caller, target: &str, input: &'static str) -> Vec<u8> {
     eventually(&format!("{target} to be answered"), async || {
         let answered =
             tokio::time::timeout(ATTEMPT, caller.send(&format!("wess.invoke.{target}"), &[], input)).await;
@@ -54,6 +54,27 @@ async fn a_worker_killed_during_a_call_takes_no_other_call_with_it() {
     let answers =
         async || (caller.invoke(add()).await.unwrap().worker.to_string() == third.id()).then_some(());
     eventually("the new worker to take its part", answers).await;
+}
+
+#[tokio::test]
+async fn a_frozen_worker_holds_up_its_own_calls_alone_and_answers_them_when_it_thaws() {
+    let nats = NatsServer::start();
+    let workers = [Worker::start(&nats, &[]), Worker::start(&nats, &[])];
+    let caller = Caller::connect(&nats).await;
+    caller.store_guests(&["add"]).await;
+    workers[0].process.signal(Signal::STOP);
+    let calls: Vec<_> = (0..50).map(|_| caller.begin(add())).collect();
+    let answered = async || {
+        let finished = calls.iter().filter(|call| call.is_finished()).count();
+        (finished as u64 == workers[1].metric("wess_worker_calls_total{code=\"ok\"}").await && finished > 0)
+            .then_some(finished)
+    };
+    let finished = eventually("the other worker to answer its part", answered).await;
+    assert!(finished < calls.len(), "the frozen worker was given nothing");
+    workers[0].process.signal(Signal::CONT);
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().results, Some(vec![json!(5)]));
+    }
 }
 
 #[tokio::test]
@@ -99,7 +120,7 @@ async fn what_was_answered_as_stored_survives_a_crash_of_the_server_right_after(
     let mut rig = Rig::start(&[]).await;
     let stored = rig.caller.store("upper", guest("upper")).await;
     rig.nats.kill();
-    rig.worker.stop();
+    drop(rig.worker);
     rig.nats.restart();
     let fresh = Worker::start(&rig.nats, &[]);
     assert_eq!(answers_again(&rig.caller, "upper", "hello").await, b"HELLO");

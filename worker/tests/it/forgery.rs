@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use wess_harness::{NatsServer, guest};
 use wess_schemas::ErrorCode;
 
+use crate::faults::answers_again;
 use crate::rig::{Rig, refused};
 
 /// Reply subjects that nobody may reply to.
@@ -37,7 +38,11 @@ impl Attacker {
     }
 
     async fn publish(&mut self, subject: &str, reply: &str, headers: &str, payload: &[u8]) {
-        let head = format!("NATS/1.0\r\n{headers}\r\n");
+        self.publish_head(subject, reply, &format!("NATS/1.0\r\n{headers}\r\n"), payload)
+            .await;
+    }
+
+    async fn publish_head(&mut self, subject: &str, reply: &str, head: &str, payload: &[u8]) {
         let line = format!(
             "HPUB {subject} {reply} {} {}\r\n",
             head.len(),
@@ -124,4 +129,33 @@ async fn a_change_with_a_forged_reply_subject_changes_nothing() {
         1,
         "the good one"
     );
+}
+
+#[tokio::test]
+async fn headers_that_do_not_parse_cost_a_reconnect_and_nothing_more() {
+    let rig = Rig::start(&["upper"]).await;
+    let mut attacker = Attacker::connect(&rig.nats).await;
+    for head in [
+        "NATS/1.0\r\nWess-Fuel\r\n\r\n",
+        "NATS/1.0 abc\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
+        "NATS/1.0\r\nA b: c\r\n\r\n",
+        "NATS/1.0 503\r\n\r\n",
+        "",
+    ] {
+        for subject in [
+            "wess.invoke.upper",
+            "wess.invoke",
+            "wess.store",
+            "wess.modules.list",
+            "$SRV.PING",
+        ] {
+            attacker.publish_head(subject, "some.inbox", head, b"{}").await;
+        }
+    }
+    attacker.flush().await;
+    for target in ["upper", "add"] {
+        answers_again(&rig.caller, target, "[2,3]").await;
+    }
+    rig.is_unharmed().await;
 }

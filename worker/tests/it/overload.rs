@@ -185,3 +185,30 @@ async fn a_guest_that_finds_no_memory_to_begin_with_is_overloaded_and_has_not_ru
     refused(ErrorCode::DeadlineExceeded, first.await.unwrap());
     rig.is_unharmed().await;
 }
+
+#[tokio::test]
+async fn a_module_that_takes_long_to_compile_holds_up_nobody_but_those_who_wait_for_it() {
+    let rig = Rig::start(&[]).await;
+    let long = "(i32.add (i32.const 1))".repeat(100_000);
+    let text = format!("(module (func (export \"f\") (result i32) (i32.const 0) {long}))");
+    rig.caller.store("long", wat(&text)).await;
+    // Counting fuel takes other code, which nobody has compiled yet.
+    let metered = json!({"module": "long", "limits": {"fuel": 1_000_000}});
+    let patient = rig.caller.begin(metered.clone());
+    rig.worker.shows("wess_worker_waiting", 1).await;
+    let mut hasty = metered;
+    hasty["wait_ms"] = 10.into();
+    assert!(
+        !refused(ErrorCode::Expired, rig.caller.invoke(hasty).await)
+            .error
+            .guest_ran
+    );
+    rig.caller.invoke(add()).await.unwrap();
+    assert!(!patient.is_finished(), "compiling took no time");
+    let outcome = patient.await.unwrap().unwrap();
+    assert_eq!(
+        (outcome.results, outcome.stats.cold),
+        (Some(vec![json!(100_000)]), true)
+    );
+    rig.is_unharmed().await;
+}

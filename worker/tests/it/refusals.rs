@@ -202,6 +202,33 @@ async fn a_module_is_stored_in_each_of_the_three_forms() {
 }
 
 #[tokio::test]
+async fn the_same_bytes_again_make_no_version_and_other_bytes_make_one_under_the_same_id() {
+    let rig = Rig::start(&[]).await;
+    let mut versions = Vec::new();
+    for guest_name in ["upper", "upper", "in_place", "upper"] {
+        let module = rig.caller.store("text", guest(guest_name)).await;
+        versions.push((module.version, module.stored, module.propagated));
+    }
+    let stored = |version, is_new| (version, Some(is_new), Some(true));
+    assert_eq!(
+        versions,
+        [
+            stored(1, true),
+            stored(1, false),
+            stored(2, true),
+            stored(3, true)
+        ]
+    );
+    for (reference, output) in [("text@1", "HELLO"), ("text@2", "olleh"), ("text", "HELLO")] {
+        assert_eq!(
+            rig.caller.raw(reference, "hello").await.unwrap().payload,
+            output,
+            "{reference}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_store_request_that_names_no_module_or_no_bytes_is_refused() {
     let rig = Rig::start(&[]).await;
     let wasm = guest("add");

@@ -63,7 +63,8 @@ async fn tags_set_at_once_are_all_kept() {
         let node = if at % 2 == 0 { &node } else { &other };
         node.registry.tag(&name, tag, Some(1))
     });
-    assert!(join_all(set).await.into_iter().all(|result| result.is_ok()));
+    let set = join_all(set).await.into_iter().map(|set| set.unwrap().revision);
+    node.has_seen(set.max().unwrap()).await;
     let module = node.registry.describe(&reference_of("hello")).await.unwrap();
     assert_eq!(module.tags.len(), 17, "with latest");
 }

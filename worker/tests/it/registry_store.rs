@@ -54,14 +54,15 @@ async fn twenty_stores_at_once_under_one_name_make_twenty_versions() {
     let nodes = join_all((0..3).map(|_| Node::start(&server))).await;
     let stores = (0..20).map(|number| {
         let node = &nodes[number as usize % nodes.len()];
-        async move {
-            (
-                node.store("hello", &wasm(number)).await.version,
-                digest_of(&wasm(number)),
-            )
-        }
+        async move { (node.store("hello", &wasm(number)).await, digest_of(&wasm(number))) }
     });
-    let stored: BTreeMap<_, _> = join_all(stores).await.into_iter().collect();
+    let stored = join_all(stores).await;
+    let last = stored.iter().map(|(published, _)| published.revision).max();
+    nodes[0].has_seen(last.unwrap()).await;
+    let stored: BTreeMap<_, _> = stored
+        .into_iter()
+        .map(|(published, digest)| (published.version, digest))
+        .collect();
     assert_eq!(stored.len(), 20);
     let module = nodes[0].registry.describe(&reference_of("hello")).await.unwrap();
     let listed: BTreeMap<_, _> = module

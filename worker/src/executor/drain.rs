@@ -1,0 +1,97 @@
+//! How an executor stops: it takes nothing new from NATS, finishes what was taken, and cuts what outlives its grace.
+//!
+//! Nobody is waited for who cannot come: a connection that is away brings no calls and takes no replies.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+
+use async_nats::connection::State;
+
+use super::lanes::{GuestEnd, Suspended};
+use super::slots::Waits;
+use super::steps::stopping;
+use super::turns::Executor;
+
+/// How long calls that were cut may take to be answered, and answers to be sent.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often to look whether the connection is still there.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Executor {
+    /// Ends once every call that was taken is answered.
+    pub(super) async fn drain(&mut self) {
+        let cut = self.cut.clone();
+        cut.run_until_cancelled(self.finish_taken()).await;
+        self.door.close();
+        self.cut_off();
+        if tokio::time::timeout(LAST_WORDS, self.finish_calls())
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                busy = self.slots.busy(),
+                waiting = self.slots.waiting(),
+                "calls are left without an answer"
+            );
+        }
+        match tokio::time::timeout(LAST_WORDS, self.client.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last replies may not have been sent"),
+            Err(_) => tracing::warn!("NATS is away: the last replies may not have been sent"),
+        }
+    }
+
+    async fn finish_taken(&mut self) {
+        self.inbox.drain().await;
+        self.finish_chains().await;
+        self.door.close();
+        self.finish_calls().await;
+    }
+
+    /// Chains under way come back for their next steps, so the door stays open for them.
+    async fn finish_chains(&mut self) {
+        let chains = self.common.chains.clone();
+        chains.close();
+        let mut ended = pin!(chains.wait());
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut ended => return,
+                () = poll_fn(|context| self.poll_arrivals(context)) => {}
+            }
+            self.take_turn().await;
+        }
+    }
+
+    async fn finish_calls(&mut self) {
+        loop {
+            // The connection does not tell us when it goes.
+            let _ = tokio::time::timeout(LOOK, poll_fn(|context| self.poll_arrivals(context))).await;
+            self.take_turn().await;
+            if self.slots.is_empty() && self.door.is_empty() && self.nobody_comes() {
+                return;
+            }
+        }
+    }
+
+    fn nobody_comes(&self) -> bool {
+        self.inbox.is_drained() || self.client.connection_state() != State::Connected
+    }
+
+    /// Answers everybody who is still here: grace is over.
+    fn cut_off(&mut self) {
+        let lined_up = self.slots.take_all();
+        let loading = self.shelf.take_waiting();
+        for ticket in &loading {
+            self.slots.leave(ticket.size_bytes());
+        }
+        for ticket in lined_up.into_iter().chain(loading) {
+            self.fail(ticket.responder, ticket.job_id, stopping());
+        }
+        let suspended = std::mem::take(&mut self.suspended);
+        for running in suspended.into_iter().filter_map(Suspended::cut) {
+            self.finish(GuestEnd::Cut, running);
+        }
+    }
+}
