@@ -150,7 +150,7 @@ async fn a_frozen_server_that_thaws_finds_every_call_answered() {
 
 #[tokio::test]
 async fn a_guest_whose_state_is_away_is_told_and_the_next_one_finds_it_again() {
-    let rig = Rig::start(&["counter"]).await;
+    let rig = Rig::with(&["--executors", "1"], &["counter"]).await;
     assert_eq!(rig.caller.raw("counter", "").await.unwrap().payload, "1");
     let jetstream = jetstream::new(rig.caller.client.clone());
     jetstream.delete_stream("KV_wess-state-default").await.unwrap();
