@@ -59,7 +59,8 @@ fn a_kept_artifact_is_read_only_in_a_private_folder_and_outlives_the_process() {
 
 #[test]
 fn a_file_with_another_seal_owner_length_or_mode_is_removed_and_never_loaded() {
-    let tamper: [(&str, fn(&Path)); 6] = [
+    type Tamper = (&'static str, fn(&Path));
+    let tamper: [Tamper; 6] = [
         ("changed code", |path| rewrite(path, |bytes| bytes[0] ^= 1)),
         ("changed seal", |path| {
             rewrite(path, |bytes| *bytes.last_mut().unwrap() ^= 1)

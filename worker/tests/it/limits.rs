@@ -82,7 +82,9 @@ async fn a_guest_that_never_ends_is_stopped_near_its_timeout() {
     ] {
         let limits = json!({"timeout_ms": timeout.as_millis() as u64});
         let mut request = json!({"module": module, "limits": limits});
-        function.map(|function| request["function"] = function.into());
+        if let Some(function) = function {
+            request["function"] = function.into();
+        }
         if module == "alloc-spins" {
             request["input"] = "a".into();
         }
