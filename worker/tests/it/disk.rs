@@ -142,8 +142,11 @@ fn worker_on_a_small_disk(nats: &NatsServer, kib: usize) -> Worker {
         .args(["-rm", "sh", "-c", &mount])
         .arg(plain.get_program())
         .args(plain.get_args());
-    for (name, _) in plain.get_envs() {
-        command.env_remove(name);
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
     }
     Worker::of(command)
 }

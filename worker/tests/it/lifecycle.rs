@@ -217,6 +217,25 @@ async fn every_bad_flag_is_named_and_the_exit_code_is_64() {
 }
 
 #[tokio::test]
+async fn an_admin_port_in_use_and_a_folder_that_cannot_be_are_named() {
+    let nats = NatsServer::start();
+    let first = Worker::start(&nats, &[]);
+    let taken = first.process.value("admin").replace("http://", "");
+    let data = tempfile::tempdir().unwrap();
+    let mut process = Process::spawn(&mut command(&nats, data.path(), &["--admin", &taken]));
+    assert_eq!(process.wait_exit().code(), Some(64));
+    assert!(process.stderr().contains(&taken), "{}", process.stderr());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut process = Process::spawn(&mut command(&nats, &file.path().join("data"), &[]));
+    assert_eq!(process.wait_exit().code(), Some(64));
+    assert!(
+        process.stderr().contains(file.path().to_str().unwrap()),
+        "{}",
+        process.stderr()
+    );
+}
+
+#[tokio::test]
 async fn without_a_server_the_exit_code_is_69_and_the_server_is_named() {
     let mut nats = NatsServer::start();
     nats.kill();

@@ -175,7 +175,8 @@ impl Metrics {
 pub fn command(nats: &NatsServer, data: &Path, flags: &[&str]) -> Command {
     let mut command = binary("wess-worker");
     command
-        .args(["--nats", &nats.url(), "--admin", "127.0.0.1:0", "--data"])
+        .env("WESS_ADMIN", "127.0.0.1:0")
+        .args(["--nats", &nats.url(), "--data"])
         .arg(data)
         .args(flags);
     command
