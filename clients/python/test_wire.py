@@ -58,7 +58,7 @@ class Wire(unittest.IsolatedAsyncioTestCase):
 
     async def test_raw_bytes_to_a_module(self):
         bare = await self.accepted("wess.invoke.py-upper", b"hello")
-        self.assertEqual((bare.data, bare.headers), (b"HELLO", {"Wess-Exit-Code": "0"}))
+        self.assertEqual((bare.data, bare.headers), (b"HELLO", None))
         reply = await self.accepted("wess.invoke.py-upper", b"hello", {"Wess-Facts": "all"})
         self.assertEqual(reply.data, b"HELLO")
         self.assertEqual(reply.headers["Wess-Exit-Code"], "0")

@@ -22,9 +22,6 @@ const MAX_SLOTS: usize = 1024;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Worker")]
 pub struct WorkerOptions {
-    /// What the local disk may hold and what modules may be.
-    #[command(flatten)]
-    pub registry: RegistryOptions,
     /// Threads that answer calls [default: one per core].
     #[arg(long, env = "WESS_EXECUTORS", value_name = "N")]
     pub executors: Option<usize>,
@@ -62,6 +59,10 @@ pub struct WorkerOptions {
     /// How assets in JetStream are made.
     #[command(flatten)]
     pub assets: AssetOptions,
+    /// What the local disk may hold and what modules may be.
+    // Last, as its heading holds for every option after it.
+    #[command(flatten)]
+    pub registry: RegistryOptions,
 }
 
 /// A worker's configuration, valid.

@@ -20,9 +20,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(name = "wess-worker", version)]
 struct Options {
     #[command(flatten)]
-    worker: WorkerOptions,
-    #[command(flatten)]
     admin: AdminOptions,
+    #[command(flatten)]
+    worker: WorkerOptions,
     #[command(flatten)]
     nats: NatsOptions,
     #[command(flatten)]

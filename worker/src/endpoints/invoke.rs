@@ -232,7 +232,9 @@ fn raw_reply(form: Form, finished: &Finished, output: Output) -> Reply {
     if form == Form::Raw {
         write_facts(finished, &mut headers);
     }
-    if let Some(exit_code) = finished.answer.exit_code {
+    if let Some(exit_code) = finished.answer.exit_code
+        && (exit_code != 0 || form == Form::Raw)
+    {
         headers.insert(HeaderName::from_static(header::EXIT_CODE), exit_code.to_string());
     }
     let payload = match (output, &finished.answer.results) {

@@ -11,7 +11,7 @@ use wess_schemas::subject::{Subjects, state_key};
 use wess_schemas::{JobId, header};
 
 use super::tally::Tally;
-use crate::guest::{Host, HostUnavailable, LogStream, StateFuture};
+use crate::guest::{Host, LogStream, StateError, StateFuture};
 use crate::registry::{Resolved, Storage};
 
 /// Lines under way to NATS; past it lines are dropped and counted, so that no guest waits for its log.
@@ -78,30 +78,34 @@ pub async fn publish_logs(client: Client, subjects: Subjects, mut lines: mpsc::R
 }
 
 impl CallHost {
-    fn key(&self, key: &[u8]) -> Result<String, HostUnavailable> {
-        let unnamed = || HostUnavailable("a module called by its digest has no state".into());
+    fn key(&self, key: &[u8]) -> Result<String, StateError> {
         self.module
             .name
             .as_ref()
             .map(|name| state_key(name, key))
-            .ok_or_else(unnamed)
+            .ok_or(StateError::Nameless)
     }
 }
 
 impl Outside {
-    async fn state(&self) -> Result<Store, HostUnavailable> {
+    async fn state(&self) -> Result<Store, StateError> {
         self.storage
             .assets()
             .await
             .map(|assets| assets.state)
-            .map_err(|away| HostUnavailable(away.to_string()))
+            .map_err(|away| unavailable(&away))
     }
 
     /// A state store that fails may have gone: the next call looks for it anew.
-    fn lost(&self, error: impl std::fmt::Display) -> HostUnavailable {
+    fn lost(&self, error: impl std::fmt::Display) -> StateError {
         self.storage.forget();
-        HostUnavailable(error.to_string())
+        unavailable(&error)
     }
+}
+
+fn unavailable(error: &dyn std::fmt::Display) -> StateError {
+    tracing::warn!(%error, "guest state is unavailable");
+    StateError::Unavailable
 }
 
 impl Host for CallHost {

@@ -332,8 +332,8 @@ impl Executor {
                 self.tally.ran(run_us);
                 (stats.run_us, stats.fuel, stats.memory_peak_bytes) = (run_us, fuel, Some(memory_peak_bytes));
                 result.map_err(|fault| {
-                    let trace = trace.map(TraceParent::trace_id);
-                    tracing::info!(%job_id, trace, module = %module.digest, function, run_us, %fault, "a guest failed");
+                    let trace_id = trace.map(TraceParent::trace_id);
+                    tracing::info!(%job_id, trace_id, module = %module.digest, function, run_us, %fault, "a guest failed");
                     fault.to_error()
                 })
             }
@@ -366,7 +366,7 @@ impl Executor {
             answer,
             stats,
         };
-        let inline_bytes = self.client.server_info().max_payload / 2;
+        let inline_bytes = self.client.max_payload() / 2;
         match responder.answer(Ok(finished), inline_bytes, &self.common.worker) {
             Sending::Store(finished, output, responder) => self.store_output(*finished, output, responder),
             sending => {

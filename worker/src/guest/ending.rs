@@ -6,7 +6,7 @@ use serde_json::Value;
 use wasmtime::{Trap, WasmBacktrace};
 use wess_schemas::{ErrorBody, ErrorCode};
 
-use super::host::{HostFault, HostUnavailable};
+use super::host::{HostFault, StateError};
 use super::limits::Refused;
 use super::wasi::Exited;
 
@@ -65,9 +65,9 @@ pub enum GuestFault {
     /// It used up its fuel.
     #[error("the guest used up its fuel")]
     OutOfFuel,
-    /// The host could not do what the guest asked.
-    #[error(transparent)]
-    HostUnavailable(#[from] HostUnavailable),
+    /// Its state could not be reached.
+    #[error("{}", StateError::Unavailable)]
+    StateUnavailable,
     /// The module is not what its record says.
     #[error("the module does not have what its record says")]
     Mismatch,
@@ -100,7 +100,7 @@ impl GuestFault {
             Self::OutputTooLarge(_) => ErrorCode::OutputTooLarge,
             Self::DeadlineExceeded(_) => ErrorCode::DeadlineExceeded,
             Self::OutOfFuel => ErrorCode::OutOfFuel,
-            Self::HostUnavailable(_) | Self::Mismatch | Self::Internal(_) => ErrorCode::Internal,
+            Self::StateUnavailable | Self::Mismatch | Self::Internal(_) => ErrorCode::Internal,
         }
     }
 
@@ -147,8 +147,10 @@ impl From<wasmtime::Error> for GuestFault {
         if let Some(fault) = error.downcast_ref::<HostFault>() {
             return host_fault(fault, backtrace);
         }
-        if let Some(unavailable) = error.downcast_ref::<HostUnavailable>() {
-            return Self::HostUnavailable(unavailable.clone());
+        match error.downcast_ref::<StateError>() {
+            Some(StateError::Unavailable) => return Self::StateUnavailable,
+            Some(nameless @ StateError::Nameless) => return trapped("no_state", nameless, backtrace),
+            None => {}
         }
         if let Some(exited) = error.downcast_ref::<Exited>() {
             return trapped("exit", exited, backtrace);

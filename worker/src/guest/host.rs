@@ -22,13 +22,19 @@ pub const MAX_STATE_KEY_BYTES: usize = 256;
 /// Most bytes of one state value: it must fit into a message of a NATS server with default settings.
 pub const MAX_STATE_VALUE_BYTES: usize = 512 << 10;
 
-/// The state store could not be reached, or did not answer in time.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("guest state is unavailable: {0}")]
-pub struct HostUnavailable(pub String);
+/// Why a guest's state could not be read or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// State belongs to names.
+    #[error("a module called by its digest has no state: call it by its name")]
+    Nameless,
+    /// The state store could not be reached, or failed.
+    #[error("guest state is unavailable")]
+    Unavailable,
+}
 
 /// A state call under way.
-pub type StateFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, HostUnavailable>> + Send + 'a>>;
+pub type StateFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StateError>> + Send + 'a>>;
 
 /// What one run gets from the outside: its log and its module's state.
 pub trait Host: Send + Sync {

@@ -23,7 +23,7 @@ pub use artifact::{Compiler, Prepared};
 pub use ending::{Answer, Ending, GuestFault};
 pub use engine::{EngineError, EnginePool, Metering};
 pub use epoch::{Ticker, poll_noting_overstay};
-pub use host::{Host, HostUnavailable, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, StateFuture};
+pub use host::{Host, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, StateError, StateFuture};
 pub use inspect::{Inspection, MAX_FUNCTION_BYTES, inspect};
 pub use invoke::{Run, invoke};
 pub use limits::MemoryBudget;

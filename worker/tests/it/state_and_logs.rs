@@ -52,14 +52,12 @@ async fn each_module_has_a_state_of_its_own_through_all_its_versions() {
     let id = rig.caller.store("counter", wess_harness::guest("upper")).await.id;
     assert_eq!(rig.caller.raw("counter@1", "").await.unwrap().payload, "3");
     assert_eq!(rig.caller.raw("counter", "hello").await.unwrap().payload, "HELLO");
-    assert_eq!(
-        rig.caller
-            .store("counter", wess_harness::guest("counter"))
-            .await
-            .id,
-        id
-    );
+    let counter = rig.caller.store("counter", wess_harness::guest("counter")).await;
+    assert_eq!(counter.id, id);
     assert_eq!(rig.caller.raw(&id.to_string(), "").await.unwrap().payload, "4");
+    let by_digest = rig.caller.raw(&counter.digest.to_string(), "").await;
+    let error = refused(ErrorCode::GuestTrapped, by_digest);
+    assert_eq!(error.error.detail["trap"], "no_state");
     rig.is_unharmed().await;
 }
 

@@ -246,7 +246,7 @@ struct MemoryHost {
     state: Mutex<HashMap<Vec<u8>, Bytes>>,
     lines: Mutex<Vec<(LogStream, String)>>,
     /// What every state call fails with.
-    failing: Mutex<Option<String>>,
+    failing: Mutex<Option<StateError>>,
     /// Every state call waits until this is notified.
     waiting: Mutex<Option<Arc<tokio::sync::Notify>>>,
 }
@@ -264,15 +264,12 @@ impl MemoryHost {
         self.state.lock().unwrap().get(key.as_bytes()).cloned()
     }
 
-    async fn ready(&self) -> Result<(), HostUnavailable> {
+    async fn ready(&self) -> Result<(), StateError> {
         let waiting = self.waiting.lock().unwrap().clone();
         if let Some(waiting) = waiting {
             waiting.notified().await;
         }
-        match &*self.failing.lock().unwrap() {
-            Some(why) => Err(HostUnavailable(why.clone())),
-            None => Ok(()),
-        }
+        self.failing.lock().unwrap().map_or(Ok(()), Err)
     }
 }
 

@@ -181,14 +181,12 @@ async fn a_state_store_that_fails_is_no_fault_of_the_guest_s() {
         format!("(call $delete {KEY_A})"),
     ] {
         let guest = plugin(&format!("{call} (i32.const 0)"));
-        *guest.host.failing.lock().unwrap() = Some("no answer".into());
+        *guest.host.failing.lock().unwrap() = Some(StateError::Unavailable);
         let error = guest.fault(nothing()).await.to_error();
         assert_eq!(error.code(), ErrorCode::Internal);
-        assert!(
-            error.error.message.contains("guest state is unavailable"),
-            "{}",
-            error.error.message
-        );
+        assert_eq!(error.error.message, "guest state is unavailable");
+        *guest.host.failing.lock().unwrap() = Some(StateError::Nameless);
+        assert_eq!(guest.trap(nothing()).await.0, "no_state");
     }
 }
 
