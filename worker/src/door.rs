@@ -12,7 +12,7 @@ use crate::control::Control;
 use crate::endpoints::error_reply;
 use crate::executor::{Arrival, Executors};
 
-/// The largest message taken here: the largest input as base64 in JSON, with room for the rest.
+/// The largest message taken and given here: the largest input as base64 in JSON, with room for the rest.
 const MAX_PAYLOAD_BYTES: usize = 16 << 20;
 
 /// A worker in this process, as a bus.
@@ -44,7 +44,7 @@ impl Door {
             Ok(endpoint @ (Endpoint::Invoke | Endpoint::InvokeRaw(..))) => {
                 self.invoke(endpoint, request).await
             }
-            _ => self.control.handle(request, usize::MAX).await,
+            _ => self.control.handle(request, MAX_PAYLOAD_BYTES).await,
         }
     }
 

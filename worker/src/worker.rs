@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry as Metrics;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use wess_schemas::WorkerId;
 use wess_service::lifecycle::{Failure, Lifecycle};
@@ -12,7 +13,7 @@ use wess_service::upkeep;
 use crate::config::Config;
 use crate::control::{Control, ControlParts};
 use crate::door::Door;
-use crate::endpoints::chain::Chains;
+use crate::endpoints::chain::{Chains, MAX_CHAINS_KIB};
 use crate::endpoints::discovery::{CountRequests, EndpointCounts, EndpointName};
 use crate::endpoints::invoke::Form;
 use crate::executor::tally::{Tallies, Tally};
@@ -76,6 +77,7 @@ impl Worker {
                 storage: registry.storage().clone(),
                 worker: id.clone(),
                 under_way,
+                room: Arc::new(Semaphore::new(MAX_CHAINS_KIB)),
             },
             call_counts: count_calls(tallies.clone()),
         });

@@ -159,7 +159,7 @@ pub async fn start(index: usize, common: Arc<Common>, lifecycle: &Lifecycle) -> 
         let (shutdown, cut) = (lifecycle.shutdown.clone(), lifecycle.cut.clone());
         let serving = async move {
             match turns::Executor::open(index, common, tally, arrivals, cut).await {
-                Ok(mut executor) => {
+                Ok(executor) => {
                     // Whoever started us waits for this, or has failed meanwhile and stops the process.
                     drop(ready.send(Ok(())));
                     executor.run(shutdown).await;
