@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::error_code::ErrorCode;
 use crate::limits::{self, Limits};
 use crate::payload::PayloadRef;
 use crate::reference::{FunctionName, Reference};
@@ -49,7 +50,7 @@ pub struct Invocation {
 }
 
 /// Keeps `"input": null` apart from no input at all.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+pub(crate) fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
@@ -89,6 +90,18 @@ pub enum InvalidInvocation {
     /// Input larger than any guest may get.
     #[error("input is {0} bytes, but must be at most {max}", max = limits::MAX_INPUT_BYTES)]
     InputTooLarge(u64),
+}
+
+impl InvalidInvocation {
+    /// The code that a caller is told.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::InputTooLarge(_) => ErrorCode::PayloadTooLarge,
+            Self::Exclusive(..) | Self::Base64 | Self::Wait(_) | Self::Args(_) | Self::Env => {
+                ErrorCode::InvalidRequest
+            }
+        }
+    }
 }
 
 impl Invocation {
@@ -220,6 +233,11 @@ mod tests {
                 "1,".repeat(limits::MAX_ARGS)
             ))
             .contains("args")
+        );
+        assert_eq!(InvalidInvocation::Env.code(), ErrorCode::InvalidRequest);
+        assert_eq!(
+            InvalidInvocation::InputTooLarge(1).code(),
+            ErrorCode::PayloadTooLarge
         );
         let size = limits::MAX_INPUT_BYTES as usize + 1;
         assert!(refusal(&format!(r#"{{"module":"a","input":"{}"}}"#, "x".repeat(size))).contains("input is"));
