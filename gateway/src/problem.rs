@@ -201,18 +201,13 @@ impl Problem {
     }
 
     fn retry_after(&self) -> Option<u64> {
-        let waits = matches!(
+        let full = matches!(
             self.0.status,
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
         );
-        let told = self
-            .0
-            .body
-            .error
-            .detail
-            .get("retry_after_ms")
-            .and_then(Value::as_u64);
-        waits.then(|| told.map_or(RETRY_AFTER_SECONDS, |ms| ms.div_ceil(1000)))
+        let failure = &self.0.body.error;
+        let told = failure.detail.get("retry_after_ms").and_then(Value::as_u64);
+        (full && failure.retryable).then(|| told.map_or(RETRY_AFTER_SECONDS, |ms| ms.div_ceil(1000)))
     }
 }
 
@@ -244,15 +239,7 @@ impl From<QueryRejection> for Problem {
 
 impl From<InvalidInvocation> for Problem {
     fn from(invalid: InvalidInvocation) -> Self {
-        let code = match invalid {
-            InvalidInvocation::InputTooLarge(_) => ErrorCode::PayloadTooLarge,
-            InvalidInvocation::Exclusive(..)
-            | InvalidInvocation::Base64
-            | InvalidInvocation::Wait(_)
-            | InvalidInvocation::Args(_)
-            | InvalidInvocation::Env => ErrorCode::InvalidRequest,
-        };
-        Self::new(code, invalid.to_string())
+        Self::new(invalid.code(), invalid.to_string())
     }
 }
 
@@ -285,12 +272,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_full_says_when_to_come_back() {
+    fn only_what_is_full_for_now_says_when_to_come_back() {
         let header = |problem: Problem| problem.render("id").headers().get(RETRY_AFTER).cloned();
         let limited = Problem::new(ErrorCode::RateLimited, "").with("retry_after_ms", 2500);
         assert_eq!(header(limited).unwrap(), "3");
         assert_eq!(header(Problem::new(ErrorCode::Overloaded, "")).unwrap(), "1");
-        assert_eq!(header(Problem::new(ErrorCode::Internal, "")), None);
+        for code in [ErrorCode::Internal, ErrorCode::QuotaExceeded] {
+            assert_eq!(header(Problem::new(code, "")), None, "{code}");
+        }
     }
 
     #[test]
