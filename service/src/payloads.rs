@@ -79,6 +79,8 @@ impl Payloads {
     pub async fn get(&self, reference: &PayloadRef, limit: u64) -> Result<Bytes, PayloadError> {
         let mut bytes = Vec::new();
         self.copy(reference, limit, &mut bytes).await?;
+        // Readers count the bytes, not what growing left behind them.
+        bytes.shrink_to_fit();
         Ok(bytes.into())
     }
 

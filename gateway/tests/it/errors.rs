@@ -27,7 +27,7 @@ async fn every_code_of_a_worker_arrives_with_its_status_and_its_promises() {
             assert_eq!(answer.status, code.http_status(), "{code}");
             let problem = answer.problem();
             assert_eq!(ErrorBody::from(problem), failure(*code));
-            let must_say = matches!(answer.status, 429 | 503);
+            let must_say = matches!(answer.status, 429 | 503) && failure(*code).error.retryable;
             assert_eq!(answer.header("retry-after").is_some(), must_say, "{code}");
         }
     }
