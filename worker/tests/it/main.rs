@@ -22,4 +22,5 @@ mod registry_loads;
 mod registry_store;
 mod rig;
 mod state_and_logs;
+mod storage_faults;
 mod support;
