@@ -15,6 +15,7 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod overload;
+mod propagation;
 mod refusals;
 mod registry_changes;
 mod registry_faults;
