@@ -25,3 +25,4 @@ mod rig;
 mod state_and_logs;
 mod storage_faults;
 mod support;
+mod traces;
