@@ -22,6 +22,7 @@ mod registry_faults;
 mod registry_loads;
 mod registry_store;
 mod rig;
+mod secured;
 mod state_and_logs;
 mod storage_faults;
 mod support;
