@@ -56,6 +56,25 @@ async fn a_worker_beats_with_its_slots_and_its_revision() {
 }
 
 #[tokio::test]
+async fn an_idle_worker_beats_about_four_times_a_second() {
+    const BEATS: u32 = 8;
+    let rig = Rig::start(&[]).await;
+    let mut beats = beats(&rig.caller).await;
+    beats.next().await.unwrap();
+    let started = Instant::now();
+    for _ in 0..BEATS {
+        let beat: WorkerBeat = parse(&beats.next().await.unwrap());
+        assert_eq!(beat.worker.to_string(), rig.worker.id());
+    }
+    let took = started.elapsed();
+    let expected = BEATS * Duration::from_millis(250);
+    assert!(
+        (expected * 3 / 5..expected * 3).contains(&took),
+        "{BEATS} beats took {took:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_store_is_spread_by_a_beat_at_once_and_found_through_every_worker() {
     const STORES: u32 = 8;
     let nats = NatsServer::start();
