@@ -53,10 +53,8 @@ fn assert_fits_schema(name: &str, message: &Value) {
         .into_iter()
         .find(|(known, _)| *known == name)
         .unwrap();
-    let validator = jsonschema::validator_for(schema.as_value()).unwrap();
-    if let Err(mismatch) = validator.validate(message) {
-        panic!("{name} at {}: {mismatch}", mismatch.instance_path());
-    }
+    let mismatch = wess_harness::mismatch(schema.as_value(), message);
+    assert_eq!(mismatch, None, "{name}");
 }
 
 #[test]
@@ -107,7 +105,10 @@ fn a_field_that_nobody_knows_is_refused_in_requests_and_fits_no_schema() {
             .into_iter()
             .find(|(known, _)| *known == name)
             .unwrap();
-        assert!(!jsonschema::is_valid(schema.as_value(), &message), "{name}");
+        assert!(
+            wess_harness::mismatch(schema.as_value(), &message).is_some(),
+            "{name}"
+        );
         let (_, round_trip) = MESSAGES.iter().find(|(known, _)| *known == name).unwrap();
         let refused = round_trip(&message).unwrap_err().to_string();
         assert!(refused.contains("`colour`"), "{name}: {refused}");

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::task::TaskTracker;
 use wess_schemas::chain::{ChainOutcome, ChainRequest, ChainStep};
 use wess_schemas::header::CallHeaders;
-use wess_schemas::invocation::{Input, InvalidInvocation, check_wait, take_input};
+use wess_schemas::invocation::{Input, check_wait, take_input};
 use wess_schemas::limits::MAX_CHAIN_STEPS;
 use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, Limits, Outcome, WorkerId};
 use wess_service::trace_context::TraceParent;
@@ -157,13 +157,7 @@ fn parse(request: ChainRequest) -> Result<(Vec<Call>, Input), ErrorBody> {
         )));
     }
     check_wait(request.wait_ms).map_err(invalid)?;
-    let input =
-        take_input(request.input, request.input_base64, request.input_ref).map_err(|why| match why {
-            InvalidInvocation::InputTooLarge(_) => {
-                ErrorBody::new(ErrorCode::PayloadTooLarge, why.to_string())
-            }
-            why => invalid(why),
-        })?;
+    let input = take_input(request.input, request.input_base64, request.input_ref).map_err(invoke::misfit)?;
     let wait_ms = request.wait_ms;
     let steps = request.steps.into_iter().enumerate();
     let calls = steps
