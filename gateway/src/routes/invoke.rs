@@ -32,12 +32,11 @@ use crate::workers::{Question, unreadable};
 /// The HTTP name of the idempotency key.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// What of a raw call's headers goes on to the worker.
-const PASSED_ON: [&str; 5] = [
+const PASSED_ON: [&str; 4] = [
     header::TIMEOUT_MS,
     header::WAIT_MS,
     header::FUEL,
     header::MEMORY_MB,
-    header::CONTENT_TYPE,
 ];
 /// What of a worker's headers goes back to the client begins so.
 const FACT_PREFIX: &str = "wess-";
@@ -175,7 +174,8 @@ async fn answer(app: &App, reply: Reply) -> Result<Response, Problem> {
     Ok((facts(&reply.headers), output).into_response())
 }
 
-/// The media type is the guest's word: a browser shall take it for that and guess nothing.
+/// The media type is the worker's word, else that of plain bytes: a browser shall take it for that and guess nothing of
+/// what a stranger's guest gave.
 fn facts(reply: &Facts) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));

@@ -161,9 +161,9 @@ async fn what_does_not_parse_is_refused_by_name_before_any_worker_is_asked() {
         (
             "POST",
             "/v1/modules/upper/invoke",
-            &[("Content-Type", "text/ä")],
+            &[("Wess-Fuel", "9ä")],
             "",
-            "Content-Type",
+            "Wess-Fuel",
         ),
         (
             "POST",

@@ -66,16 +66,17 @@ async fn a_raw_call_carries_its_headers_there_and_the_facts_back() {
         (request.subject.as_str(), &request.payload[..]),
         ("wess.invoke.upper@stable", &b"hello"[..])
     );
-    for (name, sent) in &asked[..5] {
+    for (name, sent) in &asked[..4] {
         assert_eq!(header(&request, name), Some(*sent));
     }
     assert_eq!(header(&request, header::MSG_ID), Some("key-1"));
     assert_eq!(
         (
             header(&request, header::INPUT_REF),
-            header(&request, "Authorization")
+            header(&request, "Authorization"),
+            header(&request, "Content-Type")
         ),
-        (None, None)
+        (None, None, None)
     );
     // Its own bounds and a margin, not the longest there is.
     assert_eq!(request.timeout.as_millis(), 500 + 1500 + 30_000);

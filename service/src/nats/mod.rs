@@ -9,6 +9,8 @@ mod watch;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
 use wess_schemas::subject::Subjects;
 
 pub use credentials::{Credentials, CredentialsError};
@@ -33,6 +35,7 @@ pub struct NatsConfig {
     pub(crate) credentials: Credentials,
     pub(crate) tls: TlsFiles,
     pub(crate) wait: bool,
+    pub(crate) slow_consumers: Counter,
 }
 
 /// One connection, and what it is doing now.
@@ -40,7 +43,7 @@ pub struct NatsConfig {
 pub struct Connection {
     /// The client. Cheap to clone.
     pub client: Client,
-    /// Whether it is connected, how often it was, and whether it lost messages.
+    /// Whether it is connected, and how often it was.
     pub watch: ConnectionWatch,
 }
 
@@ -55,6 +58,15 @@ pub struct ConnectFailed {
 }
 
 impl NatsConfig {
+    /// Shows what its connections have lost, all of them together.
+    pub fn register(&self, metrics: &mut Registry) {
+        metrics.register(
+            "wess_nats_slow_consumers",
+            "Messages dropped because a subscription was full; should stay 0",
+            self.slow_consumers.clone(),
+        );
+    }
+
     /// Connects as `name`, which NATS shows to its operators.
     ///
     /// Waits for a server that is not there yet only with `--nats-wait`; a server that refuses us is never waited for.
@@ -86,7 +98,7 @@ impl NatsConfig {
 
     /// The settings of every connection of ours, and the watch that they feed.
     pub fn connect_options(&self, name: &str) -> (ConnectOptions, ConnectionWatch) {
-        let (watch, observer) = watch::channel();
+        let (watch, observer) = watch::channel(self.slow_consumers.clone());
         let options = self
             .tls
             .apply(self.credentials.clone().into_connect_options())
