@@ -9,10 +9,10 @@ const VERBS: [(&str, &str); 3] = [("PING", "ping"), ("INFO", "info"), ("STATS", 
 
 /// Each endpoint in its order: subject, request, media types, response, headers that count.
 const ENDPOINTS: [(&str, &str, &str, &str, &str); 9] = [
-    ("wess.invoke", "invocation", JSON, "outcome", ""),
-    ("wess.invoke.>", "raw input", "*/*", "raw output", LIMITS),
-    ("wess.chain", "chain-request", JSON, "chain-outcome", ""),
-    ("wess.store", "store-request", MODULES, "module", LIMITS),
+    ("wess.invoke", "invocation", JSON, "outcome", OF_CALLS),
+    ("wess.invoke.>", "raw input", "*/*", "raw output", OF_RAW_CALLS),
+    ("wess.chain", "chain-request", JSON, "chain-outcome", OF_CHAINS),
+    ("wess.store", "store-request", MODULES, "module", OF_STORES),
     ("wess.modules.list", "list-request", JSON, "module-list", ""),
     ("wess.modules.get.*", "", NOTHING, "module", ""),
     ("wess.modules.delete.*", "", NOTHING, "deleted", ""),
@@ -22,7 +22,10 @@ const ENDPOINTS: [(&str, &str, &str, &str, &str); 9] = [
 const JSON: &str = "application/json";
 const NOTHING: &str = "an empty body";
 const MODULES: &str = "application/wasm with the header Wess-Module, application/json without";
-const LIMITS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel";
+const OF_CALLS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Nats-Msg-Id, traceparent";
+const OF_RAW_CALLS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Wess-Input-Ref, Wess-Facts, Nats-Msg-Id, traceparent";
+const OF_CHAINS: &str = "Nats-Msg-Id, traceparent";
+const OF_STORES: &str = "Wess-Module, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel";
 
 async fn ask(caller: &Caller, subject: &str) -> Value {
     parse(&caller.ask(subject, &[], "").await.unwrap())

@@ -77,7 +77,7 @@ async fn a_worker_with_the_module_on_its_disk_answers_though_its_bytes_are_lost_
 }
 
 /// Lets everybody connect and do everything, but asks in vain for what the object store of modules holds.
-const MUTE_BLOBS: &str = r#"
+pub const MUTE_BLOBS: &str = r#"
     authorization { users: [{ user: anybody, password: "", permissions: { publish: { allow: ">", deny: [
         "$O.wess-blobs.>", "$JS.API.STREAM.MSG.GET.OBJ_wess-blobs", "$JS.API.DIRECT.GET.OBJ_wess-blobs.>",
         "$JS.API.CONSUMER.CREATE.OBJ_wess-blobs", "$JS.API.CONSUMER.CREATE.OBJ_wess-blobs.>" ] } } }] }
