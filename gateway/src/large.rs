@@ -2,12 +2,12 @@
 //!
 //! What is fetched is verified before any of it is sent on, and what was ours alone is deleted after use.
 
-use async_nats::jetstream::object_store::ObjectStore;
 use bytes::Bytes;
 use serde::Deserialize;
 use wess_schemas::ErrorCode;
 use wess_schemas::invocation::Input;
 use wess_schemas::payload::PayloadRef;
+use wess_service::objects::Bucket;
 use wess_service::payloads::Payloads;
 
 use crate::admission::{Admission, Reservation};
@@ -21,7 +21,7 @@ pub struct Stores {
     /// Uploads and large payloads.
     pub payloads: Payloads,
     /// Wasm bytes, to be read only.
-    pub blobs: ObjectStore,
+    pub blobs: Bucket,
 }
 
 /// An input on its way to a worker.

@@ -18,6 +18,7 @@ use crate::endpoints::discovery::{CountRequests, EndpointCounts, EndpointName};
 use crate::endpoints::invoke::Form;
 use crate::executor::tally::{Tallies, Tally};
 use crate::executor::{self, Common, Executors};
+use crate::files;
 use crate::fleet::{CountSlots, Fleet, SlotCounts};
 use crate::guest::{Compiler, MemoryBudget, Ticker};
 use crate::metrics;
@@ -41,6 +42,7 @@ impl Worker {
     ) -> Result<Self, Failure> {
         let id = WorkerId::generate();
         let subjects = config.nats.subjects.clone();
+        config.nats.register(metrics);
         let connection = config.nats.connect(&format!("wess-worker-{id}")).await?;
         let compiler = Compiler::new().map_err(Failure::internal)?;
         let registry = Registry::open(
@@ -121,6 +123,7 @@ impl Common {
             budget: MemoryBudget::new(config.memory_bytes),
             ticker: Ticker::start().map_err(Failure::internal)?,
             bounds: config.bounds,
+            max_prepared: files::modules_per_executor(config.executors),
             nats: config.nats.clone(),
             assets: config.assets.clone(),
             chains: TaskTracker::new(),

@@ -14,7 +14,7 @@ use wess_schemas::limits::{DEFAULT_WAIT_MS, LimitPolicy};
 use wess_schemas::module::{Deleted, ListRequest, Module, ModuleList, TagRequest};
 use wess_schemas::payload::PayloadRef;
 use wess_schemas::store::{STORE_TIMEOUT, StoreRequest};
-use wess_schemas::subject::{Endpoint, PAYLOADS_BUCKET, Subjects};
+use wess_schemas::subject::{Endpoint, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode, Invocation, ModuleName, Outcome, Reference, header};
 use wess_service::bus::{Bus, BusError, NatsBus, Reply, Request};
 use wess_service::nats::NatsConfig;
@@ -82,12 +82,9 @@ impl Nats {
     }
 
     async fn payloads(&self) -> Result<Payloads, Fault> {
-        let store = jetstream::new(self.client.clone())
-            .get_object_store(PAYLOADS_BUCKET)
-            .await;
-        store
-            .map(Payloads::new)
-            .map_err(|error| Fault::coded(ErrorCode::Unavailable, &error))
+        Payloads::open(&jetstream::new(self.client.clone()))
+            .await
+            .map_err(|error| Fault::coded(ErrorCode::Unavailable, &*error))
     }
 
     async fn upload(&self, bytes: Bytes, what: &str) -> Result<PayloadRef, Fault> {

@@ -23,6 +23,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bounds a request that states no timeout of its own: asset and catalog calls, never an invocation.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages that a subscription holds; what comes after is dropped. More than one read of a connection's socket can bring,
+/// because whoever subscribes looks after each. Takes no memory until they come.
+const SUBSCRIPTION_CAPACITY: usize = 1 << 19;
 /// A restarted server is found again within this time.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
@@ -104,6 +107,7 @@ impl NatsConfig {
             .apply(self.credentials.clone().into_connect_options())
             .name(name)
             .ping_interval(PING_INTERVAL)
+            .subscription_capacity(SUBSCRIPTION_CAPACITY)
             .connection_timeout(CONNECT_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .max_reconnects(None)

@@ -130,7 +130,7 @@ impl Chains {
         let shown = if invoke::size_bytes(Form::Json, &output) <= inline_bytes {
             Output::Inline(Some(output.clone()))
         } else {
-            Output::Stored(self.storage.put_payload(&output).await?)
+            Output::Stored(self.storage.put_output(&output).await?)
         };
         Ok((invoke::outcome(finished, shown, &self.worker), output))
     }

@@ -12,6 +12,7 @@ mod steps;
 pub mod tally;
 mod turns;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -53,6 +54,8 @@ pub struct Common {
     pub ticker: Ticker,
     /// Bounds of each executor.
     pub bounds: Bounds,
+    /// Modules that each executor keeps ready.
+    pub max_prepared: NonZeroUsize,
     /// How to reach NATS.
     pub nats: NatsConfig,
     /// How assets are made, should they be missing.

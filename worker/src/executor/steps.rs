@@ -247,15 +247,15 @@ impl Executor {
         self.errand(async move {
             let (job_id, stats) = (finished.job_id.clone(), &finished.stats);
             let took_us = stats.queue_us + stats.load_us + stats.run_us;
-            let result = match storage.put_payload(&output).await {
-                Ok(stored) => Ok(reply(form, finished, Output::Stored(stored), &worker)),
-                Err(error) => {
-                    tracing::warn!(%job_id, %error, "an output could not be stored");
-                    let message = "the guest answered, but its output is too large for a message and could not be stored";
-                    Err(ErrorBody::new(ErrorCode::Internal, message).for_job(job_id))
-                }
-            };
-            Event::Stored(Box::new(Stored { responder, took_us, result }))
+            let stored = storage.put_output(&output).await;
+            let result = stored
+                .map(|stored| reply(form, finished, Output::Stored(stored), &worker))
+                .map_err(|error| error.for_job(job_id));
+            Event::Stored(Box::new(Stored {
+                responder,
+                took_us,
+                result,
+            }))
         });
     }
 

@@ -41,8 +41,6 @@ const TURN: Duration = Duration::from_millis(1);
 /// How often the line is searched for calls that have waited long enough.
 const SWEEP: Duration = Duration::from_millis(20);
 
-/// Messages taken in one turn, so that a flood leaves turns to whoever else waits for this thread.
-const MESSAGES_A_TURN: usize = 1024;
 /// How long the connection may take to have room for a reply.
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -106,7 +104,7 @@ impl Executor {
         Ok(Self {
             tally,
             engines: Arc::new(EnginePool::new(common.bounds.slots as u32, common.ticker.clone())),
-            shelf: Shelf::new(),
+            shelf: Shelf::new(common.max_prepared),
             slots: Slots::new(common.bounds),
             storage,
             errands: FuturesUnordered::new(),
@@ -208,15 +206,12 @@ impl Executor {
             self.take_arrival(arrival);
             any = true;
         }
-        let mut messages_left = MESSAGES_A_TURN;
-        while messages_left > 0
-            && !self.inbox.is_drained()
+        while !self.inbox.is_drained()
             && let Poll::Ready(message) = self.inbox.poll_next(context)
         {
             if let Some(message) = message {
                 self.take_message(message);
             }
-            messages_left -= 1;
             any = true;
         }
         if (self.slots.has_line() || self.shelf.has_waiting()) && self.sweep.poll_tick(context).is_ready() {

@@ -74,9 +74,19 @@ impl Storage {
     }
 
     /// Stores a payload that is too large for a message.
-    pub async fn put_payload(&self, bytes: &[u8]) -> Result<PayloadRef, ErrorBody> {
+    async fn put_payload(&self, bytes: &[u8]) -> Result<PayloadRef, ErrorBody> {
         let payloads = Payloads::new(self.assets().await?.payloads);
         payloads.put(bytes).await.map_err(|error| self.told(&error))
+    }
+
+    /// Stores a guest's output that is too large for a message. Without it the call has failed, though the guest ran.
+    pub async fn put_output(&self, output: &[u8]) -> Result<PayloadRef, ErrorBody> {
+        self.put_payload(output).await.map_err(|error| {
+            tracing::warn!(%error, "an output could not be stored");
+            let message =
+                "the guest answered, but its output is too large for a message and could not be stored";
+            ErrorBody::new(ErrorCode::Internal, message)
+        })
     }
 
     /// Fetches a payload of at most `limit_bytes`, verified.
@@ -91,6 +101,8 @@ impl Storage {
     /// What a caller is told; a store that is away may be gone, and is looked for anew by the next to ask.
     fn told(&self, error: &PayloadError) -> ErrorBody {
         if error.code() == ErrorCode::Unavailable {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(%error, cause, "the object store of payloads failed");
             self.forget();
         }
         ErrorBody::new(error.code(), error.to_string())

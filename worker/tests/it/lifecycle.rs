@@ -238,7 +238,7 @@ async fn every_bad_flag_is_named_and_the_exit_code_is_64() {
         "--executors",
         "0",
         "--slots",
-        "2000",
+        "5000",
         "--queue",
         "0",
         "--queue-mb",

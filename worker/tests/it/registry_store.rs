@@ -206,6 +206,7 @@ async fn what_cannot_be_run_is_refused_by_name_and_leaves_nothing() {
     assert!(
         assets
             .blobs
+            .store
             .info(digest_of(&unknown_import).to_string())
             .await
             .is_err()

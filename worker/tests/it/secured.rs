@@ -97,10 +97,9 @@ async fn serves_everything(caller: &Caller, workers: &[Worker]) {
     caller.raw("greet", "Ada").await.unwrap();
     assert_eq!(lines.next().await.unwrap().payload, "greeting Ada");
 
-    let payloads = jetstream::new(caller.client.clone())
-        .get_object_store("wess-payloads")
-        .await;
-    let payloads = Payloads::new(payloads.unwrap());
+    let payloads = Payloads::open(&jetstream::new(caller.client.clone()))
+        .await
+        .unwrap();
     let upload = payloads.put(&guest("in_place")).await.unwrap();
     let counted = caller
         .invoke(json!({"module": "wordcount", "input_ref": upload}))

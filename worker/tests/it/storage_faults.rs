@@ -215,3 +215,15 @@ async fn a_store_by_object_without_a_place_for_payloads_is_unavailable_and_the_n
     assert_eq!(rig.caller.raw("found", "hello").await.unwrap().payload, "HELLO");
     rig.is_unharmed().await;
 }
+
+#[tokio::test]
+async fn a_chain_whose_output_finds_no_place_for_payloads_is_told_that_its_guest_ran() {
+    let (rig, _) = without_payloads().await;
+    let chain = json!({"steps": ["large", "wordcount"]});
+    let error = rig.caller.chain(chain.clone()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Internal, "{error}");
+    assert!(error.error.guest_ran, "{error:?}");
+    let outcome = rig.caller.chain(chain).await.unwrap();
+    assert_eq!(outcome.output.as_deref(), Some("0 1 700000\n"));
+    rig.is_unharmed().await;
+}
