@@ -4,6 +4,7 @@ use async_nats::HeaderMap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use wess_schemas::subject::{Endpoint, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode};
 use wess_service::bus::{Bus, BusError, Reply, Request};
@@ -21,6 +22,7 @@ pub struct Door {
     pub(crate) subjects: Subjects,
     pub(crate) executors: Executors,
     pub(crate) control: Control,
+    pub(crate) _held: TaskTrackerToken,
 }
 
 impl Bus for Door {

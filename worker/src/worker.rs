@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry as Metrics;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use wess_schemas::WorkerId;
+use wess_schemas::subject::Subjects;
 use wess_service::lifecycle::{Failure, Lifecycle};
 use wess_service::upkeep;
 
@@ -30,7 +31,10 @@ const CATALOG_PATIENCE: Duration = Duration::from_secs(5);
 /// A worker that answers. It drains when its lifecycle shuts down.
 pub struct Worker {
     id: WorkerId,
-    door: Door,
+    subjects: Subjects,
+    executors: Executors,
+    control: Control,
+    under_way: TaskTracker,
 }
 
 impl Worker {
@@ -61,7 +65,7 @@ impl Worker {
         }
         upkeep::spawn(lifecycle, &connection, config.assets.clone());
         let common = Common::new(&id, &config, registry.clone())?;
-        let (budget, under_way) = (Arc::clone(&common.budget), common.chains.clone());
+        let (budget, under_way) = (Arc::clone(&common.budget), common.inside.clone());
         let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
         let tallies = Tallies(executors.tallies());
         let fleet = Fleet::listen(id.clone(), &subjects, &connection, registry.revision(), lifecycle)
@@ -78,7 +82,7 @@ impl Worker {
                 executors: executors.clone(),
                 storage: registry.storage().clone(),
                 worker: id.clone(),
-                under_way,
+                under_way: under_way.clone(),
                 room: Arc::new(Semaphore::new(MAX_CHAINS_KIB)),
             },
             call_counts: count_calls(tallies.clone()),
@@ -94,11 +98,10 @@ impl Worker {
         metrics::register(metrics, tallies, &registry, budget, control.forged_replies());
         Ok(Self {
             id,
-            door: Door {
-                subjects,
-                executors,
-                control,
-            },
+            subjects,
+            executors,
+            control,
+            under_way,
         })
     }
 
@@ -107,9 +110,15 @@ impl Worker {
         &self.id
     }
 
-    /// The way to this worker from inside its process.
+    /// The way to this worker from inside its process. While any is held the worker's drain goes on: whoever came in by
+    /// it may still be sending.
     pub fn door(&self) -> Door {
-        self.door.clone()
+        Door {
+            subjects: self.subjects.clone(),
+            executors: self.executors.clone(),
+            control: self.control.clone(),
+            _held: self.under_way.token(),
+        }
     }
 }
 
@@ -126,7 +135,7 @@ impl Common {
             max_prepared: files::modules_per_executor(config.executors),
             nats: config.nats.clone(),
             assets: config.assets.clone(),
-            chains: TaskTracker::new(),
+            inside: TaskTracker::new(),
         })
     }
 }

@@ -54,16 +54,16 @@ impl Executor {
 
     async fn finish_taken(&mut self) {
         self.inbox.drain().await;
-        self.finish_chains().await;
+        self.finish_inside().await;
         self.door.close();
         self.finish_calls().await;
     }
 
-    /// Chains under way come back for their next steps, so the door stays open for them.
-    async fn finish_chains(&mut self) {
-        let chains = self.common.chains.clone();
-        chains.close();
-        let mut ended = pin!(chains.wait());
+    /// Chains come back for their next steps, and who holds a door may come by it: it stays open for them.
+    async fn finish_inside(&mut self) {
+        let inside = self.common.inside.clone();
+        inside.close();
+        let mut ended = pin!(inside.wait());
         loop {
             tokio::select! {
                 biased;

@@ -60,8 +60,8 @@ pub struct Common {
     pub nats: NatsConfig,
     /// How assets are made, should they be missing.
     pub assets: AssetOptions,
-    /// Chains under way: executors take their steps even when the process stops.
-    pub chains: TaskTracker,
+    /// Chains under way, and doors that are held: executors take what comes of them even when the process stops.
+    pub inside: TaskTracker,
 }
 
 /// A call from this process.
