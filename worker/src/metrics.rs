@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry as Metrics;
 
 use crate::executor::tally::Tallies;
+use crate::fleet::Fleet;
 use crate::guest::MemoryBudget;
 use crate::registry::Registry;
 
@@ -20,6 +21,8 @@ pub fn register(
     registry: &Registry,
     budget: Arc<MemoryBudget>,
     forged: Counter,
+    fleet: Fleet,
+    slots: usize,
 ) {
     metrics.register(
         "wess_worker_forged_control_replies",
@@ -30,6 +33,8 @@ pub fn register(
     metrics.register_collector(Box::new(Levels {
         registry: registry.clone(),
         budget,
+        fleet,
+        slots,
     }));
 }
 
@@ -37,6 +42,8 @@ pub fn register(
 struct Levels {
     registry: Registry,
     budget: Arc<MemoryBudget>,
+    fleet: Fleet,
+    slots: usize,
 }
 
 impl std::fmt::Debug for Levels {
@@ -67,6 +74,16 @@ impl Collector for Levels {
                 "wess_worker_disk_bytes",
                 "Local copies of modules and compiled code",
                 self.registry.disk_bytes(),
+            ),
+            (
+                "wess_worker_slots",
+                "Guests that may run or be suspended at once",
+                self.slots as u64,
+            ),
+            (
+                "wess_worker_fleet_workers",
+                "Workers whose beats are heard, this one included",
+                self.fleet.workers() as u64,
             ),
         ];
         for (name, help, level) in levels {

@@ -95,7 +95,8 @@ impl Worker {
         registry
             .stats()
             .register(metrics.sub_registry_with_prefix("wess_worker"));
-        metrics::register(metrics, tallies, &registry, budget, control.forged_replies());
+        let slots = config.executors.get() * config.bounds.slots;
+        metrics::register(metrics, tallies, &registry, budget, control.forged_replies(), fleet, slots);
         Ok(Self {
             id,
             subjects,

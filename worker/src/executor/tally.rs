@@ -1,4 +1,5 @@
-//! What one executor has counted. Written by its thread alone, read by scrapes and discovery: no locks, no contention.
+//! What one executor has counted. Written by its thread alone, read by scrapes and discovery: without a lock, but for the
+//! text of the last error.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

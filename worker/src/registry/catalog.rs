@@ -75,7 +75,7 @@ impl Catalog {
         self.lock().holders.get(digest)?.first().cloned()
     }
 
-    /// Modules in the order of their names, after one of them, as many as pass `keep`, until it says `None`.
+    /// Modules in the order of their names, after one of them, as many as pass `keep`; those of which it makes `None` are left out.
     pub(super) fn page<T>(
         &self,
         after: Option<&ModuleName>,

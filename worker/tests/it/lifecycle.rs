@@ -42,6 +42,8 @@ async fn a_worker_beats_with_its_slots_and_its_revision() {
         (rig.worker.id(), 6, 0, 0)
     );
     assert!(idle.catalog_revision > 0 && !idle.draining);
+    assert_eq!(rig.worker.metric("wess_worker_slots").await, 6);
+    assert_eq!(rig.worker.metric("wess_worker_fleet_workers").await, 1);
     let spinner = rig.caller.begin(spin(2000));
     beat(&mut beats, "a busy beat", |beat| beat.slots_busy == 1).await;
     refused(ErrorCode::DeadlineExceeded, spinner.await.unwrap());
