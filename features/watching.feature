@@ -25,7 +25,9 @@ Feature: See what is there and what it does
     And the tail shows "cat: 4 bytes" on "wess.logs.cat"
 
   Scenario: Health and metrics
+    Given the module "upper"
+    And I called "upper" with "hello" over NATS
     Then its admin port answers "/livez"
     And its admin port answers "/readyz"
-    And its metrics count something that begins with "wess_"
+    And its metrics have counted wess_worker_calls_total{code="ok"}
     And its OpenAPI document has the path /v1/invoke

@@ -24,7 +24,7 @@ pub enum Exit {
     Unavailable = 69,
     /// A fault of ours.
     Internal = 70,
-    /// Somebody else changed it first, or it is in use.
+    /// What is there does not allow it: somebody else changed it first, it is in use, or it may not grow.
     Conflict = 73,
     /// No room now.
     Busy = 75,
@@ -43,7 +43,7 @@ Exit codes:
   66  a file, module or function is not there
   69  nobody answers: no NATS server, no gateway, no worker
   70  a fault of Wess
-  73  somebody else changed it first, or it is still in use
+  73  somebody else changed it first, it is still in use, or there are too many versions or tags of it
   75  no room now, try again; of `wess up`: stopped, but work had to be abandoned
   77  credentials are missing or do not allow it";
 
@@ -67,12 +67,10 @@ impl From<ErrorCode> for Exit {
             }
             ErrorCode::NoWorkers | ErrorCode::Unavailable => Self::Unavailable,
             ErrorCode::Internal => Self::Internal,
-            ErrorCode::Conflict => Self::Conflict,
-            ErrorCode::Overloaded
-            | ErrorCode::QueueFull
-            | ErrorCode::Expired
-            | ErrorCode::RateLimited
-            | ErrorCode::QuotaExceeded => Self::Busy,
+            ErrorCode::Conflict | ErrorCode::QuotaExceeded => Self::Conflict,
+            ErrorCode::Overloaded | ErrorCode::QueueFull | ErrorCode::Expired | ErrorCode::RateLimited => {
+                Self::Busy
+            }
             ErrorCode::Unauthorized | ErrorCode::Forbidden => Self::Denied,
         }
     }
@@ -87,6 +85,7 @@ impl From<Exit> for std::process::ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wess_schemas::error_code::Retry;
 
     #[test]
     fn every_code_that_an_error_can_end_with_is_in_the_table() {
@@ -96,6 +95,16 @@ mod tests {
         }
         for exit in [Exit::Done, Exit::Usage, Exit::Config] {
             assert!(TABLE.contains(&format!("\n{:>4}  ", exit as u8)), "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_be_retried_ends_as_busy() {
+        for code in ErrorCode::ALL
+            .iter()
+            .filter(|code| Exit::from(**code) == Exit::Busy)
+        {
+            assert_ne!(code.retry(), Retry::No, "{code}");
         }
     }
 

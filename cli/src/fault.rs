@@ -108,11 +108,10 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::MemoryExceeded => {
             Some("--memory-mb gives it more, up to what the module and its operator allow")
         }
-        ErrorCode::Overloaded
-        | ErrorCode::QueueFull
-        | ErrorCode::Expired
-        | ErrorCode::RateLimited
-        | ErrorCode::QuotaExceeded => Some("try again in a moment"),
+        ErrorCode::Overloaded | ErrorCode::QueueFull | ErrorCode::Expired | ErrorCode::RateLimited => {
+            Some("try again in a moment")
+        }
+        ErrorCode::QuotaExceeded => Some("`wess rm NAME@VERSION` makes room"),
         ErrorCode::InvalidRequest
         | ErrorCode::JobNotFound
         | ErrorCode::Conflict

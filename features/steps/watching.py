@@ -41,10 +41,11 @@ def admin_answers(context, path):
     admin_page(path)
 
 
-@then('its metrics count something that begins with "{name}"')
-def metrics_count(context, name):
-    lines = [line for line in admin_page("/metrics").splitlines() if line.startswith(name)]
-    assert lines, f"no metric begins with {name}"
+@then("its metrics have counted {counter}")
+def metrics_have_counted(context, counter):
+    page = admin_page("/metrics")
+    counts = [line.split(" ")[1] for line in page.splitlines() if line.startswith(counter + " ")]
+    assert len(counts) == 1 and float(counts[0]) >= 1, f"{counter}: {counts}"
 
 
 @then("its OpenAPI document has the path {path}")

@@ -68,6 +68,13 @@ impl Admission {
         self.reserve(reservation, missing)
     }
 
+    /// Bytes that are there already, counted until the last of them is dropped, or refused.
+    pub fn hold(&self, bytes: Bytes) -> Result<Bytes, Problem> {
+        let mut reservation = Reservation::default();
+        self.grow(&mut reservation, bytes.len() as u64)?;
+        Ok(reservation.hold(bytes))
+    }
+
     fn reserve(&self, reservation: &mut Reservation, units: u32) -> Result<(), Problem> {
         if units > 0 {
             let permit = self.bytes.clone().try_acquire_many_owned(units);
@@ -119,23 +126,24 @@ impl Reservation {
 
     /// The bytes that it was made for, which give the room back when the last of them is dropped.
     pub fn hold(self, bytes: impl Into<Bytes>) -> Bytes {
-        let bytes = bytes.into();
         match self.0 {
-            None => bytes,
-            Some(permit) => Bytes::from_owner(Held {
-                bytes,
-                _permit: permit,
-            }),
+            None => bytes.into(),
+            Some(_) => held(bytes.into(), self),
         }
     }
 }
 
-struct Held {
-    bytes: Bytes,
-    _permit: OwnedSemaphorePermit,
+/// Bytes that keep something until the last of them is dropped.
+pub fn held(bytes: Bytes, kept: impl Send + Sync + 'static) -> Bytes {
+    Bytes::from_owner(Held { bytes, _kept: kept })
 }
 
-impl AsRef<[u8]> for Held {
+struct Held<K> {
+    bytes: Bytes,
+    _kept: K,
+}
+
+impl<K> AsRef<[u8]> for Held<K> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::{Body, BodyDataStream, HttpBody};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, TryStreamExt, stream};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use tokio_util::io::StreamReader;
 use wess_schemas::ErrorCode;
 
@@ -42,19 +42,10 @@ pub async fn read(
     reading.await.map_err(|_| too_slow(patience))?
 }
 
-/// Reads a whole body as JSON. What is wrong with it is said with its place.
-pub async fn read_json<T: DeserializeOwned>(
-    admission: &Admission,
-    body: Body,
-    limit: u64,
-    patience: Duration,
-) -> Result<(T, Bytes), Problem> {
-    let bytes = read(admission, body, limit, patience).await?;
-    let parsed = serde_json::from_slice(&bytes);
-    Ok((
-        parsed.map_err(|error| Problem::invalid(format!("the body is not the expected JSON: {error}")))?,
-        bytes,
-    ))
+/// A body as JSON, its larger parts borrowed: they are counted where they are. What is wrong is said with its place.
+pub fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    let parsed = serde_json::from_slice(body);
+    parsed.map_err(|error| Problem::invalid(format!("the body is not the expected JSON: {error}")))
 }
 
 async fn read_whole(admission: &Admission, body: Body, limit: u64) -> Result<Bytes, Problem> {
@@ -180,11 +171,9 @@ mod tests {
         assert_eq!(text, "hello");
     }
 
-    #[tokio::test]
-    async fn json_says_where_it_is_wrong() {
-        let refused = read_json::<Vec<u8>>(&admission(), Body::from("[1,"), 9, PATIENCE)
-            .await
-            .unwrap_err();
+    #[test]
+    fn json_says_where_it_is_wrong() {
+        let refused = json::<Vec<u8>>(b"[1,").unwrap_err();
         assert!(
             refused.message().contains("line 1 column 3"),
             "{}",

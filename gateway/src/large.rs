@@ -2,22 +2,18 @@
 //!
 //! What is fetched is verified before any of it is sent on, and what was ours alone is deleted after use.
 
-use async_nats::jetstream::object_store::ObjectStore;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use wess_schemas::ErrorCode;
 use wess_schemas::invocation::Input;
 use wess_schemas::payload::PayloadRef;
+use wess_service::objects::Bucket;
 use wess_service::payloads::Payloads;
 
 use crate::admission::{Admission, Reservation};
+use crate::filled::Filled;
 use crate::problem::Problem;
-use crate::workers::{json, unreadable};
-
-const OUTPUT_REF: &str = "output_ref";
+use crate::workers::unreadable;
 
 /// The object stores of a gateway. Cheap to clone.
 #[derive(Clone)]
@@ -25,7 +21,7 @@ pub struct Stores {
     /// Uploads and large payloads.
     pub payloads: Payloads,
     /// Wasm bytes, to be read only.
-    pub blobs: ObjectStore,
+    pub blobs: Bucket,
 }
 
 /// An input on its way to a worker.
@@ -72,44 +68,40 @@ impl Stores {
         }
     }
 
+    /// Deletes what a worker was pointed to, unless it may still be reading that: then the store forgets it in an hour.
+    pub async fn settle<T>(&self, uploaded: Option<Uploaded>, reply: &Result<T, Problem>) {
+        if !reply.as_ref().is_err_and(Problem::leaves_unknown) {
+            self.discard(uploaded).await;
+        }
+    }
+
     /// Fetches an output and deletes it.
     pub async fn take_output(&self, admission: &Admission, reference: &PayloadRef) -> Result<Bytes, Problem> {
-        let room = room_for(admission, std::slice::from_ref(reference)).await?;
+        let room = room_for(admission, std::slice::from_ref(reference), 0).await?;
         let output = self.fetch(reference).await?;
         self.payloads.discard(reference).await;
         Ok(room.hold(output))
     }
 
-    /// Puts the outputs that a document refers to into it, and deletes them where they were.
-    pub async fn complete(
+    /// Fetches the outputs that a document refers to, each once, and deletes them where they were.
+    pub async fn fill(
         &self,
         admission: &Admission,
         document: &[u8],
-        references: &[PayloadRef],
-    ) -> Result<Bytes, Problem> {
-        let room = room_for(admission, references).await?;
-        let mut document: Map<String, Value> =
-            serde_json::from_slice(document).map_err(|error| unreadable(&error))?;
-        if let Some(Value::Array(steps)) = document.get_mut("steps") {
-            for step in steps.iter_mut().filter_map(Value::as_object_mut) {
-                self.complete_part(step).await?;
-            }
-        }
-        self.complete_part(&mut document).await?;
+        references: Vec<PayloadRef>,
+    ) -> Result<Filled, Problem> {
+        // The document's own text is in it once more.
+        let room = room_for(admission, &references, 2 * document.len() as u64).await?;
+        let mut outputs = Vec::new();
         for reference in references {
+            let output = self.fetch(&reference).await?;
+            outputs.push((reference, output));
+        }
+        let filled = Filled::new(document, &outputs, room).map_err(|error| unreadable(&error))?;
+        for (reference, _) in &outputs {
             self.payloads.discard(reference).await;
         }
-        Ok(room.hold(json(&document)?))
-    }
-
-    async fn complete_part(&self, part: &mut Map<String, Value>) -> Result<(), Problem> {
-        let Some(reference) = part.remove(OUTPUT_REF).filter(|reference| !reference.is_null()) else {
-            return Ok(());
-        };
-        let reference = serde_json::from_value(reference).map_err(|error| unreadable(&error))?;
-        let (field, text) = output_field(self.fetch(&reference).await?);
-        part.insert(field.into(), text.into());
-        Ok(())
+        Ok(filled)
     }
 
     async fn fetch(&self, reference: &PayloadRef) -> Result<Bytes, Problem> {
@@ -118,24 +110,21 @@ impl Stores {
     }
 }
 
-fn output_field(bytes: Bytes) -> (&'static str, String) {
-    match String::from_utf8(bytes.into()) {
-        Ok(text) => ("output", text),
-        Err(not_text) => ("output_base64", BASE64.encode(not_text.as_bytes())),
-    }
-}
-
 /// All at once: whoever held room for one output while it waits for another's could wait for itself.
-async fn room_for(admission: &Admission, references: &[PayloadRef]) -> Result<Reservation, Problem> {
+async fn room_for(
+    admission: &Admission,
+    references: &[PayloadRef],
+    more: u64,
+) -> Result<Reservation, Problem> {
     let bytes = references
         .iter()
-        .fold(0u64, |sum, reference| sum.saturating_add(reference.size));
+        .fold(more, |sum, reference| sum.saturating_add(reference.size));
     admission.output(bytes).await.map_err(|refused| lost(&refused))
 }
 
-/// The guest has run, but what it gave cannot be handed on.
-fn lost(cause: &(dyn std::error::Error + 'static)) -> Problem {
-    Problem::new(ErrorCode::Internal, "the output was lost on its way").because(cause)
+/// It was done, but the answer cannot be handed on.
+pub fn lost(cause: &(dyn std::error::Error + 'static)) -> Problem {
+    Problem::new(ErrorCode::Internal, "the answer was lost on its way").because(cause)
 }
 
 /// Just enough of an outcome, or of a chain's, to see whether it is complete.
@@ -182,17 +171,5 @@ mod tests {
             []
         );
         assert!(references(br#"{"output_ref":"elsewhere"}"#).is_err());
-    }
-
-    #[test]
-    fn bytes_that_are_no_text_are_base64() {
-        assert_eq!(
-            output_field(Bytes::from_static(b"text")),
-            ("output", "text".into())
-        );
-        assert_eq!(
-            output_field(Bytes::from_static(&[0xff])),
-            ("output_base64", "/w==".into())
-        );
     }
 }

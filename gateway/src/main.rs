@@ -48,6 +48,7 @@ async fn main() -> ExitCode {
 async fn start(cli: &Cli, config: Config, lifecycle: &Lifecycle) -> Result<(), Failure> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    config.nats.register(&mut registry);
     let admin = admin::serve(&cli.admin, admin::Metrics::new(Arc::new(registry)), lifecycle).await?;
     let connection = config.nats.connect("wess-gateway").await?;
     let jetstream = async_nats::jetstream::new(connection.client.clone());

@@ -3,8 +3,8 @@
 //! Invariant: a [`Problem`] becomes a document in one place, [`Problem::render`], which alone knows the request's id.
 
 use std::error::Error;
+use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
@@ -14,6 +14,8 @@ use serde_json::{Map, Value};
 use wess_schemas::error::Failure;
 use wess_schemas::invocation::InvalidInvocation;
 use wess_schemas::{ErrorBody, ErrorCode, JobId};
+
+use crate::admission::{Reservation, held};
 
 /// The media type of problem documents.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -100,6 +102,8 @@ struct Inner {
     body: ErrorBody,
     headers: Vec<(HeaderName, HeaderValue)>,
     cause: Option<String>,
+    room: Arc<Reservation>,
+    leaves_unknown: bool,
 }
 
 impl Problem {
@@ -160,6 +164,25 @@ impl Problem {
         self
     }
 
+    /// Says that a worker may still be at it.
+    #[must_use]
+    pub fn leaving_unknown(mut self) -> Self {
+        self.0.leaves_unknown = true;
+        self
+    }
+
+    /// Whether a worker may still be at it.
+    pub fn leaves_unknown(&self) -> bool {
+        self.0.leaves_unknown
+    }
+
+    /// Keeps room for its facts until the last of its document is written.
+    #[must_use]
+    pub fn holding(mut self, room: Reservation) -> Self {
+        self.0.room = Arc::new(room);
+        self
+    }
+
     /// The code.
     pub fn code(&self) -> ErrorCode {
         self.0.body.code()
@@ -187,10 +210,13 @@ impl Problem {
             status,
             body,
             headers,
+            room,
             ..
         } = *self.0;
-        let document = Json(ProblemDocument::new(status, body, request_id));
-        let mut response = (status, document).into_response();
+        // Strings and numbers have no way to fail at being written.
+        let document =
+            serde_json::to_vec(&ProblemDocument::new(status, body, request_id)).unwrap_or_default();
+        let mut response = (status, held(document.into(), room)).into_response();
         let problem_json = HeaderValue::from_static(PROBLEM_JSON);
         response.headers_mut().insert(CONTENT_TYPE, problem_json);
         if let Some(seconds) = retry_after {
@@ -201,18 +227,13 @@ impl Problem {
     }
 
     fn retry_after(&self) -> Option<u64> {
-        let waits = matches!(
+        let full = matches!(
             self.0.status,
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
         );
-        let told = self
-            .0
-            .body
-            .error
-            .detail
-            .get("retry_after_ms")
-            .and_then(Value::as_u64);
-        waits.then(|| told.map_or(RETRY_AFTER_SECONDS, |ms| ms.div_ceil(1000)))
+        let failure = &self.0.body.error;
+        let told = failure.detail.get("retry_after_ms").and_then(Value::as_u64);
+        (full && failure.retryable).then(|| told.map_or(RETRY_AFTER_SECONDS, |ms| ms.div_ceil(1000)))
     }
 }
 
@@ -226,6 +247,8 @@ impl From<ErrorBody> for Problem {
             body,
             headers: Vec::new(),
             cause: None,
+            room: Arc::default(),
+            leaves_unknown: false,
         }))
     }
 }
@@ -244,15 +267,7 @@ impl From<QueryRejection> for Problem {
 
 impl From<InvalidInvocation> for Problem {
     fn from(invalid: InvalidInvocation) -> Self {
-        let code = match invalid {
-            InvalidInvocation::InputTooLarge(_) => ErrorCode::PayloadTooLarge,
-            InvalidInvocation::Exclusive(..)
-            | InvalidInvocation::Base64
-            | InvalidInvocation::Wait(_)
-            | InvalidInvocation::Args(_)
-            | InvalidInvocation::Env => ErrorCode::InvalidRequest,
-        };
-        Self::new(code, invalid.to_string())
+        Self::new(invalid.code(), invalid.to_string())
     }
 }
 
@@ -285,12 +300,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_full_says_when_to_come_back() {
+    fn only_what_is_full_for_now_says_when_to_come_back() {
         let header = |problem: Problem| problem.render("id").headers().get(RETRY_AFTER).cloned();
         let limited = Problem::new(ErrorCode::RateLimited, "").with("retry_after_ms", 2500);
         assert_eq!(header(limited).unwrap(), "3");
         assert_eq!(header(Problem::new(ErrorCode::Overloaded, "")).unwrap(), "1");
-        assert_eq!(header(Problem::new(ErrorCode::Internal, "")), None);
+        for code in [ErrorCode::Internal, ErrorCode::QuotaExceeded] {
+            assert_eq!(header(Problem::new(code, "")), None, "{code}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use wess_schemas::header::{MSG_ID, SERVICE_ERROR, SERVICE_ERROR_CODE};
 use wess_schemas::limits::{DEFAULT_WAIT_MS, MAX_WAIT_MS};
+use wess_schemas::store::STORE_TIMEOUT;
 use wess_schemas::subject::{Endpoint, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode, JobId};
 use wess_service::bus::{Bus, BusError, Reply, Request};
@@ -21,8 +22,6 @@ use crate::problem::Problem;
 const CALL_MARGIN: Duration = Duration::from_secs(30);
 /// For what only reads and writes records; a change waits up to a second for the fleet.
 const RECORD_PATIENCE: Duration = Duration::from_secs(15);
-/// For storing: the worker fetches, validates and writes the largest module twice.
-const STORE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// No run is waited for longer, whatever a caller asks for.
 const MAX_RUN_MS: u64 = 60 * 60 * 1000;
@@ -58,7 +57,7 @@ impl Question {
 
     /// To store a module.
     pub fn store(payload: Bytes, trace: TraceParent) -> Self {
-        Self::call(Endpoint::Store, payload, STORE_PATIENCE, trace)
+        Self::call(Endpoint::Store, payload, STORE_TIMEOUT, trace)
     }
 
     /// Something about records.
@@ -120,6 +119,15 @@ impl Workers {
         self.bus.max_payload() / 2
     }
 
+    /// Refuses what no message has room for.
+    pub fn check_fits(&self, payload: &[u8]) -> Result<(), Problem> {
+        let limit = self.bus.max_payload();
+        if payload.len() > limit {
+            return Err(unanswered(BusError::TooLarge { limit }, false));
+        }
+        Ok(())
+    }
+
     /// Asks, and waits for the reply. A refusal by the worker is an error like any other.
     pub async fn ask(&self, question: Question) -> Result<Reply, Problem> {
         let runs_guests = question.runs_guests();
@@ -143,7 +151,10 @@ impl Workers {
 }
 
 fn unanswered(error: BusError, runs_guests: bool) -> Problem {
-    let problem = Problem::new(error.code(), error.to_string()).because(&error);
+    let mut problem = Problem::new(error.code(), error.to_string()).because(&error);
+    if error.leaves_unknown() {
+        problem = problem.leaving_unknown();
+    }
     if runs_guests {
         problem
     } else {

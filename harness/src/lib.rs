@@ -7,9 +7,11 @@ mod environment;
 mod guests;
 mod nats_server;
 mod process;
+mod schema;
 mod wait;
 
 pub use guests::guest;
 pub use nats_server::{NatsServer, NatsServerBuilder};
 pub use process::{Process, Signal, binary};
+pub use schema::mismatch;
 pub use wait::{DEADLINE, eventually};

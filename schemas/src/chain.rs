@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::invocation::Invocation;
-use crate::outcome::Outcome;
+use crate::invocation::{Invocation, present};
+use crate::outcome::{Outcome, output_bytes};
 use crate::payload::PayloadRef;
 use crate::reference::Reference;
 
@@ -17,7 +17,11 @@ pub struct ChainRequest {
     #[schemars(length(min = 1, max = 10))]
     pub steps: Vec<ChainStep>,
     /// Input of the first step, as text or any JSON value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub input: Option<Value>,
     /// Input of the first step, as bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,9 +85,24 @@ pub struct ChainOutcome {
     pub results: Option<Vec<Value>>,
 }
 
+impl ChainOutcome {
+    /// The last output's bytes, wherever they are in the message; `None` when there are none or they lie in the object
+    /// store.
+    pub fn output_bytes(&self) -> Option<Vec<u8>> {
+        output_bytes(self.output.as_deref(), self.output_base64.as_deref())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn null_is_an_input_as_in_an_invocation() {
+        let input = |json: &str| serde_json::from_str::<ChainRequest>(json).unwrap().input;
+        assert_eq!(input(r#"{"steps":["a"],"input":null}"#), Some(Value::Null));
+        assert_eq!(input(r#"{"steps":["a"]}"#), None);
+    }
 
     #[test]
     fn a_step_is_a_reference_or_an_invocation_and_its_faults_are_named() {

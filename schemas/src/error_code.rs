@@ -92,8 +92,8 @@ error_codes! {
     Unsupported = "unsupported", 501, No, No;
     /// Too many requests; `retry_after_ms` says when.
     RateLimited = "rate_limited", 429, AfterDelay, No;
-    /// A quota is used up.
-    QuotaExceeded = "quota_exceeded", 429, AfterDelay, No;
+    /// There are as many of these as may be; something has to be deleted first.
+    QuotaExceeded = "quota_exceeded", 429, No, No;
     /// The guest trapped; kind and backtrace are in the detail.
     GuestTrapped = "guest_trapped", 502, No, Yes;
     /// The guest trapped after it was refused memory.

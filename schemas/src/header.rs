@@ -24,7 +24,7 @@ pub const INPUT_REF: &str = "Wess-Input-Ref";
 pub const MSG_ID: &str = "Nats-Msg-Id";
 /// In and on: W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
-/// In and out: media type of the payload.
+/// Out: media type of the payload.
 pub const CONTENT_TYPE: &str = "Content-Type";
 /// Out: the request's id.
 pub const JOB_ID: &str = "Wess-Job-Id";

@@ -197,6 +197,24 @@ mod tests {
     }
 
     #[test]
+    fn the_published_defaults_and_ceilings_are_these() {
+        let LimitPolicy { default, ceiling } = LimitPolicy::default();
+        assert_eq!((default.timeout_ms, ceiling.timeout_ms), (5_000, 60_000));
+        assert_eq!(
+            (default.memory_bytes, ceiling.memory_bytes),
+            (64 << 20, 512 << 20)
+        );
+        assert_eq!((default.output_bytes, ceiling.output_bytes), (10 << 20, 10 << 20));
+        assert_eq!((default.fuel, ceiling.fuel), (None, None));
+        assert_eq!((DEFAULT_WAIT_MS, MAX_WAIT_MS), (30_000, 120_000));
+        assert_eq!(
+            (MAX_INPUT_BYTES, MAX_CHAIN_STEPS, MAX_ARGS),
+            (10 << 20, 10, 1_000)
+        );
+        assert_eq!((MAX_ENV_ENTRIES, MAX_ENV_BYTES), (128, 32 << 10));
+    }
+
+    #[test]
     fn a_modules_limit_is_its_default_and_its_ceiling() {
         let policy = LimitPolicy::default();
         let module = limits(Some(20_000), None, Some(500));
@@ -244,25 +262,51 @@ mod tests {
         );
     }
 
+    const MOST_FUEL: u64 = 1_000_000;
+
+    /// With a bound on fuel too.
+    fn policy() -> LimitPolicy {
+        let mut policy = LimitPolicy::default();
+        policy.ceiling.fuel = Some(MOST_FUEL);
+        policy
+    }
+
     fn any_limits() -> impl Strategy<Value = Limits> {
-        let field = || proptest::option::of(any::<u64>());
-        (field(), field(), field(), field()).prop_map(|(timeout_ms, memory_mb, fuel, output_bytes)| Limits {
-            timeout_ms,
-            memory_mb,
-            fuel,
-            output_bytes,
+        // About the operator's default and ceiling, and anywhere.
+        let field = |default: u64, ceiling: u64| {
+            let near = |bound: u64| bound.saturating_sub(2)..=bound.saturating_add(2);
+            proptest::option::of(prop_oneof![0..=2u64, near(default), near(ceiling), any::<u64>()])
+        };
+        let LimitPolicy { default, ceiling } = policy();
+        let timeout_ms = field(default.timeout_ms, ceiling.timeout_ms);
+        let memory_mb = field(default.memory_bytes / MIB, ceiling.memory_bytes / MIB);
+        let fuel = field(1_000, MOST_FUEL);
+        let output_bytes = field(default.output_bytes, ceiling.output_bytes);
+        (timeout_ms, memory_mb, fuel, output_bytes).prop_map(|(timeout_ms, memory_mb, fuel, output_bytes)| {
+            Limits {
+                timeout_ms,
+                memory_mb,
+                fuel,
+                output_bytes,
+            }
         })
     }
 
     proptest! {
         #[test]
         fn nobody_gets_past_a_ceiling(module in any_limits(), asked in any_limits()) {
-            let policy = LimitPolicy::default();
-            if let Ok(effective) = policy.resolve(&module, &asked) {
-                prop_assert!(effective.timeout_ms <= policy.ceiling.timeout_ms.min(module.timeout_ms.unwrap_or(u64::MAX)));
-                prop_assert!(effective.memory_bytes <= policy.ceiling.memory_bytes);
-                prop_assert!(effective.output_bytes <= policy.ceiling.output_bytes);
-                prop_assert!(effective.fuel.unwrap_or(0) <= module.fuel.unwrap_or(u64::MAX));
+            let most = policy().ceiling;
+            let below = |most: u64, module: Option<u64>, asked: Option<u64>| {
+                most.min(module.unwrap_or(most)).min(asked.unwrap_or(most))
+            };
+            if let Ok(effective) = policy().resolve(&module, &asked) {
+                let memory_mb = below(most.memory_bytes / MIB, module.memory_mb, asked.memory_mb);
+                prop_assert!(effective.timeout_ms <= below(most.timeout_ms, module.timeout_ms, asked.timeout_ms));
+                prop_assert!(effective.memory_bytes <= memory_mb * MIB);
+                prop_assert!(effective.output_bytes <= below(most.output_bytes, module.output_bytes, asked.output_bytes));
+                let fuel = below(MOST_FUEL, module.fuel, asked.fuel);
+                prop_assert!(effective.fuel.is_none_or(|effective| effective <= fuel));
+                prop_assert_eq!(effective.fuel.is_some(), module.fuel.or(asked.fuel).is_some());
             }
         }
     }

@@ -83,10 +83,15 @@ impl Outcome {
 
     /// The output bytes, wherever they are in the message; `None` when there are none or they lie in the object store.
     pub fn output_bytes(&self) -> Option<Vec<u8>> {
-        match (&self.output, &self.output_base64) {
-            (Some(text), _) => Some(text.clone().into_bytes()),
-            (None, Some(base64)) => BASE64.decode(base64).ok(),
-            (None, None) => None,
-        }
+        output_bytes(self.output.as_deref(), self.output_base64.as_deref())
+    }
+}
+
+/// The output bytes, from whichever of the two fields has them.
+pub(crate) fn output_bytes(text: Option<&str>, base64: Option<&str>) -> Option<Vec<u8>> {
+    match (text, base64) {
+        (Some(text), _) => Some(text.into()),
+        (None, Some(base64)) => BASE64.decode(base64).ok(),
+        (None, None) => None,
     }
 }

@@ -1,5 +1,7 @@
 //! Requests to store a module, in their JSON forms.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use schemars::JsonSchema;
@@ -11,6 +13,11 @@ use crate::limits::{Limits, MIB};
 
 /// Most bytes of Wasm in one module unless the operator says otherwise.
 pub const DEFAULT_MAX_MODULE_BYTES: u64 = 64 * MIB;
+
+/// How long to wait for the reply to a store. The worker compiles before it answers, on one core: 4 s for each MiB of
+/// code, by what it allows a single function, and 60 s for shapes that are hard to compile. For the largest module that
+/// makes 316 s; as much again is for waiting until others are compiled, and for slower machines.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The JSON body of `wess.store`: bytes within, or uploaded to `wess-payloads` before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -48,28 +48,15 @@ impl From<AdminError> for crate::lifecycle::Failure {
 }
 
 /// What a scrape shows.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
-    refresh: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Metrics {
     /// Shows what is registered.
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self {
-            registry,
-            refresh: Arc::new(|| ()),
-        }
-    }
-
-    /// Calls `refresh` before each scrape, for gauges that are read rather than counted. It must not block.
-    #[must_use]
-    pub fn with_refresh(self, refresh: impl Fn() + Send + Sync + 'static) -> Self {
-        Self {
-            refresh: Arc::new(refresh),
-            ..self
-        }
+        Self { registry }
     }
 }
 
@@ -116,7 +103,6 @@ async fn ready(State(health): State<Health>) -> Response {
 }
 
 async fn scrape(State(metrics): State<Metrics>) -> Response {
-    (metrics.refresh)();
     let mut text = String::new();
     match encode(&mut text, &metrics.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),

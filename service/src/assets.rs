@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::{self, Store};
-use async_nats::jetstream::object_store::{self, ObjectStore};
+use async_nats::jetstream::object_store;
 use async_nats::jetstream::stream::StorageType;
 use wess_schemas::Tenant;
 use wess_schemas::subject::{BLOBS_BUCKET, MODULES_BUCKET, PAYLOADS_BUCKET, state_bucket};
+
+use crate::objects::Bucket;
 
 /// Earlier revisions of a module record that NATS keeps.
 const MODULES_HISTORY: i64 = 5;
@@ -38,9 +40,9 @@ pub struct Assets {
     /// Module records.
     pub modules: Store,
     /// Wasm bytes.
-    pub blobs: ObjectStore,
+    pub blobs: Bucket,
     /// Uploads and large payloads.
-    pub payloads: ObjectStore,
+    pub payloads: Bucket,
     /// Guest state of the default tenant.
     pub state: Store,
 }
@@ -98,7 +100,7 @@ async fn ensure_objects(
     asset: &str,
     max_age: Duration,
     num_replicas: usize,
-) -> Result<ObjectStore, AssetError> {
+) -> Result<Bucket, AssetError> {
     let storage = StorageType::File;
     let config = object_store::Config {
         bucket: asset.into(),
@@ -107,12 +109,18 @@ async fn ensure_objects(
         num_replicas,
         ..Default::default()
     };
-    ensure(
+    let store = ensure(
         asset,
         || jetstream.get_object_store(asset),
         || jetstream.create_object_store(config),
     )
-    .await
+    .await?;
+    Bucket::new(jetstream, store, asset)
+        .await
+        .map_err(|error| AssetError {
+            asset: asset.into(),
+            source: error.into(),
+        })
 }
 
 /// Get, else make, else get what another process made meanwhile with other settings.

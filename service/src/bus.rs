@@ -89,6 +89,17 @@ impl BusError {
             Self::TimedOut { .. } | Self::Failed { .. } => ErrorCode::Internal,
         }
     }
+
+    /// Whether a worker may still be at it: what it was pointed to must stay.
+    pub fn leaves_unknown(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } | Self::Failed { .. } => true,
+            Self::NoWorkers { .. }
+            | Self::TooLarge { .. }
+            | Self::InvalidSubject { .. }
+            | Self::Disconnected => false,
+        }
+    }
 }
 
 /// A way to reach workers.

@@ -2,14 +2,15 @@
 //!
 //! A reference comes from a stranger: what it names is bounded by the reader and verified before it is handed out.
 
-use async_nats::jetstream::object_store::ObjectStore;
+use async_nats::jetstream::Context;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use uuid::Uuid;
 use wess_schemas::error_code::ErrorCode;
 use wess_schemas::payload::PayloadRef;
+use wess_schemas::subject::PAYLOADS_BUCKET;
 
-use crate::objects::{self, ObjectError, Stored};
+use crate::objects::{self, Bucket, ObjectError, Stored};
 
 /// The largest name of an object that is looked up; ours have 36 bytes.
 const MAX_NAME_BYTES: usize = 128;
@@ -17,7 +18,7 @@ const MAX_NAME_BYTES: usize = 128;
 /// The object store of payloads. Cheap to clone.
 #[derive(Clone)]
 pub struct Payloads {
-    store: ObjectStore,
+    bucket: Bucket,
 }
 
 /// Why a payload could not be stored or fetched.
@@ -54,9 +55,15 @@ impl PayloadError {
 }
 
 impl Payloads {
-    /// Payloads in `store`.
-    pub fn new(store: ObjectStore) -> Self {
-        Self { store }
+    /// The payloads of the server behind `jetstream`, which must be there.
+    pub async fn open(jetstream: &Context) -> Result<Self, async_nats::Error> {
+        let store = jetstream.get_object_store(PAYLOADS_BUCKET).await?;
+        Ok(Self::new(Bucket::new(jetstream, store, PAYLOADS_BUCKET).await?))
+    }
+
+    /// Payloads in `bucket`.
+    pub fn new(bucket: Bucket) -> Self {
+        Self { bucket }
     }
 
     /// Stores bytes under a new name.
@@ -71,7 +78,7 @@ impl Payloads {
         limit: u64,
     ) -> Result<PayloadRef, PayloadError> {
         let object = Uuid::new_v4().to_string();
-        let Stored { digest, size } = objects::put(&self.store, &object, source, limit).await?;
+        let Stored { digest, size } = objects::put(&self.bucket, &object, source, limit).await?;
         Ok(PayloadRef { object, digest, size })
     }
 
@@ -79,6 +86,8 @@ impl Payloads {
     pub async fn get(&self, reference: &PayloadRef, limit: u64) -> Result<Bytes, PayloadError> {
         let mut bytes = Vec::new();
         self.copy(reference, limit, &mut bytes).await?;
+        // Readers count the bytes, not what growing left behind them.
+        bytes.shrink_to_fit();
         Ok(bytes.into())
     }
 
@@ -97,7 +106,7 @@ impl Payloads {
             return Err(PayloadError::InvalidName);
         }
         Ok(objects::copy(
-            &self.store,
+            &self.bucket,
             object,
             Stored {
                 digest: *digest,
@@ -110,7 +119,7 @@ impl Payloads {
 
     /// Deletes a payload that was used. A failure is only logged: the store forgets it within the hour anyway.
     pub async fn discard(&self, reference: &PayloadRef) {
-        if let Err(error) = objects::delete(&self.store, &reference.object).await {
+        if let Err(error) = objects::delete(&self.bucket, &reference.object).await {
             tracing::debug!(object = reference.object, %error, "a used payload was not deleted");
         }
     }

@@ -44,7 +44,7 @@ impl Call {
     /// What it holds in memory, about.
     pub fn size_bytes(&self) -> usize {
         const OVERHEAD_BYTES: usize = 1024;
-        OVERHEAD_BYTES + self.input.input.as_ref().map_or(0, bytes::Bytes::len)
+        OVERHEAD_BYTES + self.input.size_bytes()
     }
 }
 

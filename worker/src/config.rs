@@ -15,8 +15,11 @@ use crate::registry::RegistryOptions;
 
 /// Most executors a process may have.
 const MAX_EXECUTORS: usize = 256;
-/// Most slots an executor may have: each reserves address space for the largest memory.
-const MAX_SLOTS: usize = 1024;
+/// Most slots of all executors together. A slot reserves 4 GiB of address space in each of up to four engines, and
+/// a process has 128 TiB.
+const MAX_SLOTS: usize = 4096;
+/// Slots of an executor, unless told.
+const DEFAULT_SLOTS: usize = 64;
 
 /// A worker's options, as `wess-worker` and `wess up` take them.
 #[derive(Debug, Clone, clap::Args)]
@@ -25,9 +28,9 @@ pub struct WorkerOptions {
     /// Threads that answer calls [default: one per core].
     #[arg(long, env = "WESS_EXECUTORS", value_name = "N")]
     pub executors: Option<usize>,
-    /// Guests running at once, per executor.
-    #[arg(long, env = "WESS_SLOTS", default_value_t = 64, value_name = "N")]
-    pub slots: usize,
+    /// Guests running at once, per executor [default: 64, fewer on more than 64 executors].
+    #[arg(long, env = "WESS_SLOTS", value_name = "N")]
+    pub slots: Option<usize>,
     /// Calls waiting at once, per executor; the next one is refused as overloaded.
     #[arg(long, env = "WESS_QUEUE", default_value_t = 8192, value_name = "N")]
     pub queue: usize,
@@ -95,13 +98,15 @@ impl WorkerOptions {
         let executors = self
             .executors
             .unwrap_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get));
+        let most_slots = MAX_SLOTS / executors.clamp(1, MAX_EXECUTORS);
+        let slots = self.slots.unwrap_or(DEFAULT_SLOTS.min(most_slots));
         let mut within = |option, value: u64, least: u64, most: u64| {
             if !(least..=most).contains(&value) {
                 problems.add(option, format!("is {value}, but must be from {least} to {most}"));
             }
         };
         within("--executors", executors as u64, 1, MAX_EXECUTORS as u64);
-        within("--slots", self.slots as u64, 1, MAX_SLOTS as u64);
+        within("--slots", slots as u64, 1, most_slots as u64);
         within("--queue", self.queue as u64, 1, 1_000_000);
         within("--queue-mb", self.queue_mb as u64, 16, 1 << 20);
         within("--memory-mb", self.memory_mb.unwrap_or(1), 1, 1 << 30);
@@ -132,7 +137,7 @@ impl WorkerOptions {
             registry: self.registry.clone(),
             executors,
             bounds: Bounds {
-                slots: self.slots,
+                slots,
                 waiting: self.queue,
                 waiting_bytes: self.queue_mb * MIB as usize,
             },

@@ -5,14 +5,13 @@
 //! answers `overloaded`.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::{Client, Message, Subject, Subscriber};
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
 use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wess_schemas::limits::LimitPolicy;
 use wess_schemas::subject::{Endpoint, QUEUE_GROUP, Subjects};
@@ -34,8 +33,10 @@ use crate::registry::{Gate, Registry};
 const MAX_STORES: (usize, usize) = (4, 64);
 /// Questions about modules at once, and waiting.
 const MAX_QUERIES: (usize, usize) = (64, 1024);
-/// Chains at once, and waiting. Each holds the output of its last step.
+/// Chains at once, and waiting.
 const MAX_CHAINS: (usize, usize) = (64, 1024);
+/// How long the last replies may take once grace was cut.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What headers and protocol add to a reply's body, at most.
 const OVERHEAD_BYTES: usize = 4096;
 
@@ -132,6 +133,16 @@ impl Control {
         self.0.stats.endpoints[EndpointName::of(&endpoint) as usize]
             .count(started.elapsed(), result.as_ref().err());
         result.unwrap_or_else(|error| error_reply(&error))
+    }
+
+    /// What somebody is told whose request the process does not finish any more.
+    fn cut_short(&self, subject: &str) -> ErrorBody {
+        let text = "the worker stopped before it was done";
+        match self.0.subjects.parse(subject) {
+            Ok(Endpoint::Chain) => ErrorBody::new(ErrorCode::Internal, text),
+            Ok(Endpoint::Store) => ErrorBody::new(ErrorCode::Internal, text).before_guest(),
+            _ => ErrorBody::new(ErrorCode::Unavailable, text),
+        }
     }
 
     async fn answer(
@@ -240,9 +251,13 @@ impl Server {
                 tracing::warn!(%error, "the last replies may not have been sent");
             }
         };
+        let too_late = async {
+            cut.cancelled().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
         tokio::select! {
-            () = cut.cancelled() => (),
             () = rest => (),
+            () = too_late => tracing::error!(requests = self.tasks.len(), "requests are left without an answer"),
         }
     }
 
@@ -267,7 +282,10 @@ impl Server {
         let server = self.clone();
         self.spawn("answer a request", async move {
             let inline_bytes = server.client.max_payload() / 2;
-            let answer = server.control.handle(request, inline_bytes).await;
+            let cut_short = server.control.cut_short(&request.subject);
+            let answering = server.control.handle(request, inline_bytes);
+            let answer = server.lifecycle.cut.run_until_cancelled(answering).await;
+            let answer = answer.unwrap_or_else(|| error_reply(&cut_short));
             if let Some(reply) = reply {
                 server.send(reply, answer).await;
             }
@@ -290,13 +308,7 @@ impl Server {
     }
 
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let cut: CancellationToken = self.lifecycle.cut.clone();
-        self.tasks.spawn(self.lifecycle.brief(name, async move {
-            tokio::select! {
-                () = cut.cancelled() => (),
-                () = task => (),
-            }
-        }));
+        self.tasks.spawn(self.lifecycle.brief(name, task));
     }
 
     fn is_forged(&self, reply: &Subject) -> bool {

@@ -4,6 +4,7 @@ use async_nats::HeaderMap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use wess_schemas::subject::{Endpoint, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode};
 use wess_service::bus::{Bus, BusError, Reply, Request};
@@ -12,7 +13,7 @@ use crate::control::Control;
 use crate::endpoints::error_reply;
 use crate::executor::{Arrival, Executors};
 
-/// The largest message taken here: the largest input as base64 in JSON, with room for the rest.
+/// The largest message taken and given here: the largest input as base64 in JSON, with room for the rest.
 const MAX_PAYLOAD_BYTES: usize = 16 << 20;
 
 /// A worker in this process, as a bus.
@@ -21,6 +22,7 @@ pub struct Door {
     pub(crate) subjects: Subjects,
     pub(crate) executors: Executors,
     pub(crate) control: Control,
+    pub(crate) _held: TaskTrackerToken,
 }
 
 impl Bus for Door {
@@ -44,7 +46,7 @@ impl Door {
             Ok(endpoint @ (Endpoint::Invoke | Endpoint::InvokeRaw(..))) => {
                 self.invoke(endpoint, request).await
             }
-            _ => self.control.handle(request, usize::MAX).await,
+            _ => self.control.handle(request, MAX_PAYLOAD_BYTES).await,
         }
     }
 

@@ -8,6 +8,7 @@ pub mod control;
 pub mod door;
 pub mod endpoints;
 pub mod executor;
+mod files;
 pub mod fleet;
 pub mod guest;
 mod memory;

@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry as Metrics;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use wess_schemas::WorkerId;
+use wess_schemas::subject::Subjects;
 use wess_service::lifecycle::{Failure, Lifecycle};
 use wess_service::upkeep;
 
 use crate::config::Config;
 use crate::control::{Control, ControlParts};
 use crate::door::Door;
-use crate::endpoints::chain::Chains;
+use crate::endpoints::chain::{Chains, MAX_CHAINS_KIB};
 use crate::endpoints::discovery::{CountRequests, EndpointCounts, EndpointName};
 use crate::endpoints::invoke::Form;
 use crate::executor::tally::{Tallies, Tally};
 use crate::executor::{self, Common, Executors};
+use crate::files;
 use crate::fleet::{CountSlots, Fleet, SlotCounts};
 use crate::guest::{Compiler, MemoryBudget, Ticker};
 use crate::metrics;
@@ -28,7 +31,10 @@ const CATALOG_PATIENCE: Duration = Duration::from_secs(5);
 /// A worker that answers. It drains when its lifecycle shuts down.
 pub struct Worker {
     id: WorkerId,
-    door: Door,
+    subjects: Subjects,
+    executors: Executors,
+    control: Control,
+    under_way: TaskTracker,
 }
 
 impl Worker {
@@ -40,6 +46,7 @@ impl Worker {
     ) -> Result<Self, Failure> {
         let id = WorkerId::generate();
         let subjects = config.nats.subjects.clone();
+        config.nats.register(metrics);
         let connection = config.nats.connect(&format!("wess-worker-{id}")).await?;
         let compiler = Compiler::new().map_err(Failure::internal)?;
         let registry = Registry::open(
@@ -58,7 +65,7 @@ impl Worker {
         }
         upkeep::spawn(lifecycle, &connection, config.assets.clone());
         let common = Common::new(&id, &config, registry.clone())?;
-        let (budget, under_way) = (Arc::clone(&common.budget), common.chains.clone());
+        let (budget, under_way) = (Arc::clone(&common.budget), common.inside.clone());
         let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
         let tallies = Tallies(executors.tallies());
         let fleet = Fleet::listen(id.clone(), &subjects, &connection, registry.revision(), lifecycle)
@@ -75,7 +82,8 @@ impl Worker {
                 executors: executors.clone(),
                 storage: registry.storage().clone(),
                 worker: id.clone(),
-                under_way,
+                under_way: under_way.clone(),
+                room: Arc::new(Semaphore::new(MAX_CHAINS_KIB)),
             },
             call_counts: count_calls(tallies.clone()),
         });
@@ -90,11 +98,10 @@ impl Worker {
         metrics::register(metrics, tallies, &registry, budget, control.forged_replies());
         Ok(Self {
             id,
-            door: Door {
-                subjects,
-                executors,
-                control,
-            },
+            subjects,
+            executors,
+            control,
+            under_way,
         })
     }
 
@@ -103,9 +110,15 @@ impl Worker {
         &self.id
     }
 
-    /// The way to this worker from inside its process.
+    /// The way to this worker from inside its process. While any is held the worker's drain goes on: whoever came in by
+    /// it may still be sending.
     pub fn door(&self) -> Door {
-        self.door.clone()
+        Door {
+            subjects: self.subjects.clone(),
+            executors: self.executors.clone(),
+            control: self.control.clone(),
+            _held: self.under_way.token(),
+        }
     }
 }
 
@@ -119,9 +132,10 @@ impl Common {
             budget: MemoryBudget::new(config.memory_bytes),
             ticker: Ticker::start().map_err(Failure::internal)?,
             bounds: config.bounds,
+            max_prepared: files::modules_per_executor(config.executors),
             nats: config.nats.clone(),
             assets: config.assets.clone(),
-            chains: TaskTracker::new(),
+            inside: TaskTracker::new(),
         })
     }
 }

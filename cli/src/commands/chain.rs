@@ -1,9 +1,5 @@
 //! `wess chain`: modules in a row; the last one's output on stdout, its verdict as the exit code.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use wess_schemas::chain::ChainOutcome;
-
 use super::Ask;
 use super::invoke::{shown, verdict};
 use crate::args::{ChainArgs, Output, Remote};
@@ -22,7 +18,7 @@ impl Ask for ChainArgs {
         let outcome = transport.chain(self.request(), input).await?;
         match self.remote.output {
             Output::Json => output::json(&outcome)?,
-            Output::Human => output::bytes(&shown(last_output(&outcome), outcome.results.as_deref()))?,
+            Output::Human => output::bytes(&shown(outcome.output_bytes(), outcome.results.as_deref()))?,
         }
         let code = outcome.steps.last().and_then(|step| step.exit_code).unwrap_or(0);
         let exit = self
@@ -30,13 +26,5 @@ impl Ask for ChainArgs {
             .last()
             .map(|last| verdict(&last.module, code, self.remote.output));
         Ok(exit.unwrap_or(Exit::Done))
-    }
-}
-
-fn last_output(outcome: &ChainOutcome) -> Option<Vec<u8>> {
-    match (&outcome.output, &outcome.output_base64) {
-        (Some(text), _) => Some(text.clone().into_bytes()),
-        (None, Some(base64)) => BASE64.decode(base64).ok(),
-        (None, None) => None,
     }
 }

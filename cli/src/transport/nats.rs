@@ -13,10 +13,10 @@ use wess_schemas::chain::{ChainOutcome, ChainRequest};
 use wess_schemas::limits::{DEFAULT_WAIT_MS, LimitPolicy};
 use wess_schemas::module::{Deleted, ListRequest, Module, ModuleList, TagRequest};
 use wess_schemas::payload::PayloadRef;
-use wess_schemas::store::StoreRequest;
-use wess_schemas::subject::{Endpoint, PAYLOADS_BUCKET, Subjects};
+use wess_schemas::store::{STORE_TIMEOUT, StoreRequest};
+use wess_schemas::subject::{Endpoint, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode, Invocation, ModuleName, Outcome, Reference, header};
-use wess_service::bus::{Bus, NatsBus, Reply, Request};
+use wess_service::bus::{Bus, BusError, NatsBus, Reply, Request};
 use wess_service::nats::NatsConfig;
 use wess_service::payloads::Payloads;
 
@@ -24,12 +24,10 @@ use super::upload::pieces;
 use super::{Answer, NewModule, Payload, Transport};
 use crate::fault::Fault;
 
-/// How long a question about modules may take; storing compiles nothing.
+/// How long a question about modules may take, but for storing them.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a call may take beside waiting and running: a fetch and a compilation on a cold worker.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most output that is fetched from the object store: an operator may allow more than the default 10 MiB.
-const MAX_OUTPUT_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The way over NATS.
 pub struct Nats {
@@ -60,20 +58,22 @@ impl Nats {
         body: &impl Serialize,
         timeout: Duration,
     ) -> Result<T, Fault> {
-        let payload = serde_json::to_vec(body)
-            .map_err(|error| Fault::coded(ErrorCode::Internal, &error))?
-            .into();
-        let subject = self.subjects.endpoint(&endpoint);
-        let reply = self
-            .bus
-            .request(Request {
-                subject,
-                headers: HeaderMap::new(),
-                payload,
-                timeout,
-            })
-            .await?;
-        read(&reply)
+        read(&self.request(endpoint, message(body)?, timeout).await?)
+    }
+
+    async fn request(
+        &self,
+        endpoint: Endpoint,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Reply, BusError> {
+        let request = Request {
+            subject: self.subjects.endpoint(&endpoint),
+            headers: HeaderMap::new(),
+            payload,
+            timeout,
+        };
+        self.bus.request(request).await
     }
 
     /// Whether a body can travel as a message; above half of what the server takes it goes by reference.
@@ -82,12 +82,9 @@ impl Nats {
     }
 
     async fn payloads(&self) -> Result<Payloads, Fault> {
-        let store = jetstream::new(self.client.clone())
-            .get_object_store(PAYLOADS_BUCKET)
-            .await;
-        store
-            .map(Payloads::new)
-            .map_err(|error| Fault::coded(ErrorCode::Unavailable, &error))
+        Payloads::open(&jetstream::new(self.client.clone()))
+            .await
+            .map_err(|error| Fault::coded(ErrorCode::Unavailable, &*error))
     }
 
     async fn upload(&self, bytes: Bytes, what: &str) -> Result<PayloadRef, Fault> {
@@ -114,7 +111,8 @@ impl Nats {
 
     /// Fetches what was answered by reference.
     async fn fetch(&self, reference: &PayloadRef) -> Result<Bytes, Fault> {
-        Ok(self.payloads().await?.get(reference, MAX_OUTPUT_BYTES).await?)
+        let most = LimitPolicy::default().ceiling.output_bytes;
+        Ok(self.payloads().await?.get(reference, most).await?)
     }
 
     /// Lets the store forget what has been used.
@@ -173,7 +171,7 @@ impl Nats {
             limits,
         };
         if self.fits(&inline) {
-            return self.ask(Endpoint::Store, &inline, REGISTRY_TIMEOUT).await;
+            return self.ask(Endpoint::Store, &inline, STORE_TIMEOUT).await;
         }
         let uploaded = self.upload(wasm, inline.name.as_str()).await?;
         let PayloadRef { object, digest, .. } = uploaded.clone();
@@ -183,9 +181,13 @@ impl Nats {
             object: Some(object),
             ..inline
         };
-        let answer = self.ask(Endpoint::Store, &request, REGISTRY_TIMEOUT).await;
-        self.discard([uploaded]).await;
-        answer
+        let reply = self
+            .request(Endpoint::Store, message(&request)?, STORE_TIMEOUT)
+            .await;
+        if !reply.as_ref().is_err_and(BusError::leaves_unknown) {
+            self.discard([uploaded]).await;
+        }
+        read(&reply?)
     }
 }
 
@@ -235,6 +237,13 @@ fn call_timeout(wait_ms: Option<u64>, runs: impl IntoIterator<Item = Option<u64>
         wait + LOAD_TIMEOUT + Duration::from_millis(timeout_ms.unwrap_or(longest_ms))
     };
     runs.into_iter().map(one).sum()
+}
+
+fn message(body: &impl Serialize) -> Result<Bytes, Fault> {
+    let bytes = serde_json::to_vec(body);
+    bytes
+        .map(Bytes::from)
+        .map_err(|error| Fault::coded(ErrorCode::Internal, &error))
 }
 
 fn read<T: DeserializeOwned>(reply: &Reply) -> Result<T, Fault> {

@@ -220,6 +220,38 @@ async fn calls_that_run_when_it_is_stopped_are_answered_first() {
     );
 }
 
+#[tokio::test]
+async fn a_request_that_is_still_being_sent_when_it_is_stopped_is_answered() {
+    let mut wess = Wess::up();
+    wess.store(Door::Http, "upper", "upper");
+    let http = wess.process.value("http");
+    let address = http.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!("POST /v1/modules/upper/invoke HTTP/1.1\r\nHost: {address}\r\nContent-Length: 5\r\n");
+    write!(stream, "{head}Connection: close\r\nExpect: 100-continue\r\n\r\n").unwrap();
+    let mut asked = [0; 25];
+    stream.read_exact(&mut asked).unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n", "the body is being read");
+    wess.process.signal(Signal::TERM);
+    eventually("the stop", async || {
+        wess.process.stderr().contains("stopping").then_some(())
+    })
+    .await;
+    stream.write_all(b"hello").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("HELLO"),
+        "{answer}"
+    );
+    assert_eq!(
+        wess.process.wait_exit().code(),
+        Some(0),
+        "{}",
+        wess.process.stderr()
+    );
+}
+
 fn page(url: &str) -> String {
     let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(address).unwrap();

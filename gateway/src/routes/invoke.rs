@@ -15,29 +15,28 @@ use wess_schemas::invocation::check_wait;
 use wess_schemas::payload::PayloadRef;
 use wess_schemas::reference::FunctionName;
 use wess_schemas::subject::Endpoint;
-use wess_schemas::{Invocation, JobId, Reference};
+use wess_schemas::{JobId, Reference};
 use wess_service::bus::Reply;
 use wess_service::trace_context::TraceParent;
 
 use crate::admission::Room;
 use crate::app::App;
 use crate::bodies;
+use crate::calls::{Body as _, Call};
 use crate::config::Bounds;
 use crate::extract::{InPath, Trace};
 use crate::large::Uploaded;
 use crate::problem::Problem;
-use crate::routes::json_answer;
-use crate::workers::{Question, json, unreadable};
+use crate::workers::{Question, unreadable};
 
 /// The HTTP name of the idempotency key.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// What of a raw call's headers goes on to the worker.
-const PASSED_ON: [&str; 5] = [
+const PASSED_ON: [&str; 4] = [
     header::TIMEOUT_MS,
     header::WAIT_MS,
     header::FUEL,
     header::MEMORY_MB,
-    header::CONTENT_TYPE,
 ];
 /// What of a worker's headers goes back to the client begins so.
 const FACT_PREFIX: &str = "wess-";
@@ -51,31 +50,15 @@ pub async fn invocation(
     body: Body,
 ) -> Result<Response, Problem> {
     let (key, limit) = (idempotency_key(&headers)?, Bounds::JSON_BYTES);
-    let (invocation, bytes) =
-        bodies::read_json::<Invocation>(&app.admission, body, limit, app.bounds.body_timeout).await?;
-    let patience = app
-        .workers
-        .call_patience(invocation.wait_ms, invocation.limits.timeout_ms);
-    let (payload, uploaded) = fitted(&app, invocation, bytes).await?;
+    let body = bodies::read(&app.admission, body, limit, app.bounds.body_timeout).await?;
+    let call: Call<'_> = bodies::json(&body)?;
+    let patience = call.patience(&app.workers);
+    let (payload, uploaded) = app.fitted(&body, call).await?;
+    drop(body);
     let question = Question::call(Endpoint::Invoke, payload, patience, trace);
     let reply = app.workers.ask(question.with_key(key)).await;
-    app.stores.discard(uploaded).await;
-    Ok(json_answer(app.complete(reply?.payload).await?))
-}
-
-/// The body as it came, or, where that is too large for a message, one that says where its input lies.
-async fn fitted(
-    app: &App,
-    mut invocation: Invocation,
-    bytes: Bytes,
-) -> Result<(Bytes, Option<Uploaded>), Problem> {
-    if bytes.len() <= app.workers.inline_bytes() {
-        return Ok((bytes, None));
-    }
-    let input = invocation.check_and_take_input()?;
-    let uploaded = app.stores.upload(input).await?;
-    invocation.input_ref = uploaded.as_ref().map(|uploaded| uploaded.reference.clone());
-    Ok((json(&invocation)?, uploaded))
+    app.stores.settle(uploaded, &reply).await;
+    app.answer_outcome(reply?.payload).await
 }
 
 /// `POST /v1/modules/{ref}/invoke`
@@ -139,7 +122,7 @@ async fn raw(
     let with_header = |question: Question, (name, text)| question.with_header(name, text);
     let question = passed.into_iter().fold(question.with_key(key), with_header);
     let reply = app.workers.ask(question).await;
-    app.stores.discard(uploaded).await;
+    app.stores.settle(uploaded, &reply).await;
     answer(app, reply?).await
 }
 
@@ -182,7 +165,7 @@ fn in_header(reference: &PayloadRef) -> Result<String, Problem> {
 
 async fn answer(app: &App, reply: Reply) -> Result<Response, Problem> {
     let output = match reply.headers.get(header::OUTPUT_REF) {
-        None => reply.payload,
+        None => app.with_room(reply.payload).await?,
         Some(reference) => {
             let reference = serde_json::from_str(reference.as_str()).map_err(|error| unreadable(&error))?;
             app.stores.take_output(&app.admission, &reference).await?
@@ -191,7 +174,8 @@ async fn answer(app: &App, reply: Reply) -> Result<Response, Problem> {
     Ok((facts(&reply.headers), output).into_response())
 }
 
-/// The media type is the guest's word: a browser shall take it for that and guess nothing.
+/// The media type is the worker's word, else that of plain bytes: a browser shall take it for that and guess nothing of
+/// what a stranger's guest gave.
 fn facts(reply: &Facts) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));

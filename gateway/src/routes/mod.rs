@@ -10,10 +10,14 @@ pub mod openapi;
 pub mod store;
 pub mod wasm;
 
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-fn json_answer(body: Bytes) -> Response {
-    ([(CONTENT_TYPE, "application/json")], body).into_response()
+/// What an answer in JSON says of itself.
+pub const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
+
+/// An answer in JSON.
+pub fn json_answer(body: Bytes) -> Response {
+    (JSON, body).into_response()
 }

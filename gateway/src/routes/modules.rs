@@ -17,7 +17,6 @@ use crate::bodies;
 use crate::config::Bounds;
 use crate::extract::{InPath, InQuery, Trace};
 use crate::problem::Problem;
-use crate::routes::json_answer;
 use crate::workers::{Question, json};
 
 /// `GET /v1/modules?prefix=&after=&limit=`
@@ -79,8 +78,8 @@ pub async fn tag(
 
 async fn version_in(app: &App, body: Body) -> Result<u32, Problem> {
     let limit = Bounds::SMALL_JSON_BYTES;
-    let (target, _) =
-        bodies::read_json::<TagTarget>(&app.admission, body, limit, app.bounds.body_timeout).await?;
+    let body = bodies::read(&app.admission, body, limit, app.bounds.body_timeout).await?;
+    let target: TagTarget = bodies::json(&body)?;
     target
         .version
         .ok_or_else(|| Problem::invalid("the version that the tag shall name is missing"))
@@ -99,5 +98,5 @@ pub async fn untag(
 
 async fn ask(app: &App, endpoint: Endpoint, body: Bytes, Trace(trace): Trace) -> Result<Response, Problem> {
     let reply = app.workers.ask(Question::record(endpoint, body, trace)).await?;
-    Ok(json_answer(reply.payload))
+    app.answer_record(reply.payload).await
 }

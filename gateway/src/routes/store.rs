@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -25,7 +25,6 @@ use crate::bodies;
 use crate::extract::{InQuery, Trace};
 use crate::large::Uploaded;
 use crate::problem::Problem;
-use crate::routes::json_answer;
 use crate::workers::{Question, json, unreadable};
 
 /// Beyond this a module is streamed, even where a message may be larger: within one process it may be of any size.
@@ -68,7 +67,7 @@ pub async fn store(
         Some(size) if size <= small => store_small(&app, &query, body, trace).await?,
         _ => store_large(&app, &query, body, trace).await?,
     };
-    answer(reply)
+    answer(&app, reply).await
 }
 
 async fn store_small(
@@ -115,7 +114,7 @@ async fn store_large(
         ..request(query)
     };
     let reply = app.workers.ask(Question::store(json(&request)?, trace)).await;
-    app.stores.discard(Some(uploaded)).await;
+    app.stores.settle(Some(uploaded), &reply).await;
     Ok(reply?.payload)
 }
 
@@ -163,14 +162,14 @@ struct Stored {
 }
 
 /// 201 for a new version, 200 when the newest one has these bytes already.
-fn answer(module: Bytes) -> Result<Response, Problem> {
+async fn answer(app: &App, module: Bytes) -> Result<Response, Problem> {
     let Stored {
         name,
         version,
         stored,
     } = serde_json::from_slice(&module).map_err(|error| unreadable(&error))?;
     let location = HeaderValue::try_from(format!("/v1/modules/{name}@{version}"));
-    let mut answer = json_answer(module);
+    let mut answer = app.answer_record(module).await?;
     if stored == Some(false) {
         return Ok(answer);
     }
@@ -178,5 +177,5 @@ fn answer(module: Bytes) -> Result<Response, Problem> {
     if let Ok(location) = location {
         answer.headers_mut().insert(LOCATION, location);
     }
-    Ok(answer.into_response())
+    Ok(answer)
 }

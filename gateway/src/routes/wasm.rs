@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use async_nats::jetstream::object_store::ObjectStore;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH};
@@ -21,7 +20,7 @@ use tokio_util::sync::PollSender;
 use wess_schemas::module::BlobLocation;
 use wess_schemas::subject::{BLOBS_BUCKET, Endpoint};
 use wess_schemas::{ErrorCode, Reference};
-use wess_service::objects::{self, ObjectError, Stored};
+use wess_service::objects::{self, Bucket, ObjectError, Stored};
 use wess_service::trace_context::TraceParent;
 
 use crate::admission::{Reservation, Room};
@@ -116,7 +115,7 @@ fn broken(error: &ObjectError) -> Problem {
 }
 
 /// Ends when all is sent, or when the client has gone.
-async fn copy(blobs: ObjectStore, location: BlobLocation, sender: mpsc::Sender<Piece>, _room: Reservation) {
+async fn copy(blobs: Bucket, location: BlobLocation, sender: mpsc::Sender<Piece>, _room: Reservation) {
     let expected = Stored {
         digest: location.digest,
         size: location.size,

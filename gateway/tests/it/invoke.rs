@@ -3,12 +3,15 @@
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json as value};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use wess_harness::eventually;
 use wess_schemas::header;
 use wess_schemas::payload::PayloadRef;
 use wess_schemas::{ErrorBody, ErrorCode};
 use wess_service::bus::Request;
 
-use crate::http::{post, send};
+use crate::http::{head, post, send};
 use crate::support::{House, Workers, digest, golden, json, noise, raw, refusal};
 
 /// What a test's workers take in one message: half of it is 4 KiB.
@@ -63,16 +66,17 @@ async fn a_raw_call_carries_its_headers_there_and_the_facts_back() {
         (request.subject.as_str(), &request.payload[..]),
         ("wess.invoke.upper@stable", &b"hello"[..])
     );
-    for (name, sent) in &asked[..5] {
+    for (name, sent) in &asked[..4] {
         assert_eq!(header(&request, name), Some(*sent));
     }
     assert_eq!(header(&request, header::MSG_ID), Some("key-1"));
     assert_eq!(
         (
             header(&request, header::INPUT_REF),
-            header(&request, "Authorization")
+            header(&request, "Authorization"),
+            header(&request, "Content-Type")
         ),
-        (None, None)
+        (None, None, None)
     );
     // Its own bounds and a margin, not the longest there is.
     assert_eq!(request.timeout.as_millis(), 500 + 1500 + 30_000);
@@ -386,4 +390,68 @@ async fn a_chain_is_waited_for_as_long_as_its_steps() {
     )
     .await;
     assert_eq!(workers.asked().timeout.as_secs(), (1 + 100 + 30) + (1 + 7 + 30));
+}
+
+/// Room for bodies, and an answer that takes nearly all of it.
+const ROOM: [&str; 2] = ["--http-max-buffered-mb", "32"];
+const NEARLY_ALL: usize = 31 * 1024 * 1024;
+
+/// What a body of 20 MiB is refused with: for want of room, or, where there is room, for its size.
+async fn refused(house: &House) -> ErrorCode {
+    let body = value!({ "module": "a", "input": "x".repeat(20 * 1024 * 1024) }).to_string();
+    post(house.address, "/v1/invoke", body).await.problem().code
+}
+
+#[tokio::test]
+async fn an_answer_is_counted_until_it_is_written() {
+    let told = Told::default();
+    let known = told.clone();
+    let workers = Workers::answering(move |request| {
+        let body = String::from_utf8_lossy(&request.payload).into_owned();
+        let reference = || value!(known.lock().unwrap()[0]);
+        if body.contains("inline") {
+            Ok(json(&value!({ "output": "x".repeat(NEARLY_ALL) })))
+        } else if body.contains("referred") {
+            Ok(json(&value!({ "output_ref": reference() })))
+        } else if body.contains("fails") {
+            let error = ErrorBody::new(ErrorCode::GuestTrapped, "no");
+            Ok(refusal(
+                &error.with("steps", value!([{ "output_ref": reference() }])),
+            ))
+        } else {
+            Ok(raw(vec![b'x'; NEARLY_ALL], &[]))
+        }
+    });
+    let house = House::with_options(workers, &ROOM).await;
+    let cases = [
+        ("/v1/modules/a/invoke", "", 1),
+        ("/v1/invoke", r#"{"module":"inline"}"#, 1),
+        ("/v1/invoke", r#"{"module":"referred"}"#, NEARLY_ALL),
+        // The facts of a failure are there as values and as text.
+        ("/v1/chain", r#"{"steps":["fails"]}"#, 8 * 1024 * 1024),
+    ];
+    for (path, body, stored) in cases {
+        put(&house, &told, &[&vec![b'y'; stored]]).await;
+        let mut slow = TcpStream::connect(house.address).await.unwrap();
+        let length = body.len().to_string();
+        let request = head("POST", path, &[("Content-Length", &length)]) + body;
+        slow.write_all(request.as_bytes()).await.unwrap();
+        slow.readable().await.unwrap();
+        assert_eq!(refused(&house).await, ErrorCode::Overloaded, "{path} {body}");
+        drop(slow);
+        eventually("room again", async || {
+            (refused(&house).await == ErrorCode::PayloadTooLarge).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_a_message_without_its_input_is_refused() {
+    let workers = Workers::none();
+    workers.set_max_payload(SMALL_MESSAGES);
+    let house = House::start(workers).await;
+    let body = value!({ "module": "a", "args": ["x".repeat(SMALL_MESSAGES)] });
+    let answer = post(house.address, "/v1/invoke", body.to_string()).await;
+    assert_eq!(answer.problem().code, ErrorCode::PayloadTooLarge);
 }

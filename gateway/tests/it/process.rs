@@ -6,7 +6,7 @@ use std::process::Command;
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use wess_harness::{NatsServer, Process, Signal, eventually};
+use wess_harness::{NatsServer, Process, Signal, eventually, guest};
 
 use crate::http::{get, head, post, read_to_end};
 use crate::support::{golden, noise};
@@ -73,12 +73,17 @@ async fn it_says_where_it_listens_follows_nats_and_stops_when_told() {
     let mut process = Process::start(&mut gateway(&["--nats", &nats.url()]));
     let (http, admin) = (address(&process, "http"), address(&process, "admin"));
     assert_eq!(get(http, "/readyz").await.status, 200);
-    assert!(
-        get(admin, "/metrics")
-            .await
-            .text()
-            .contains("wess_gateway_http_requests_total")
-    );
+    let metrics = get(admin, "/metrics").await;
+    for counter in [
+        "wess_gateway_http_requests_total{",
+        "wess_nats_slow_consumers_total 0\n",
+    ] {
+        assert!(
+            metrics.text().contains(counter),
+            "{counter} in {}",
+            metrics.text()
+        );
+    }
     nats.kill();
     eventually("not ready", async || {
         (get(http, "/readyz").await.status == 503).then_some(())
@@ -152,4 +157,35 @@ async fn a_module_of_64_mib_is_never_whole_in_its_memory_on_the_way_in() {
     let (answer, ()) = tokio::join!(post(http, "/v1/modules?name=upper", &wasm), worker);
     assert_eq!(answer.status, 201);
     assert!(peak_mib(process.pid()) < 48, "{} MiB", peak_mib(process.pid()));
+}
+
+/// A module too large for a message: its bytes, and a section that no engine looks at.
+fn large_module() -> Vec<u8> {
+    const BYTES: u32 = 2 * 1024 * 1024;
+    let mut wasm = guest("upper");
+    // A custom section named x; its length is LEB128, in four bytes.
+    wasm.push(0);
+    wasm.extend([0, 7, 14].map(|shift| ((BYTES + 2) >> shift) as u8 & 0x7f | 0x80));
+    wasm.push(((BYTES + 2) >> 21) as u8);
+    wasm.extend([1, b'x']);
+    wasm.extend(noise(BYTES as usize));
+    wasm
+}
+
+#[tokio::test]
+async fn what_one_gateway_takes_in_another_gives_out() {
+    let (nats, folder) = (NatsServer::start(), tempfile::TempDir::new().unwrap());
+    let servers = ["--nats", &nats.url()];
+    let mut worker = wess_harness::binary("wess-worker");
+    worker.args(servers).args(["--admin", "127.0.0.1:0"]);
+    let _worker = Process::start(worker.arg("--data").arg(folder.path()));
+    let gateways = [(); 2].map(|()| Process::start(&mut gateway(&servers)));
+    let [one, other] = gateways.each_ref().map(|gateway| address(gateway, "http"));
+
+    let wasm = large_module();
+    let stored = post(one, "/v1/modules?name=upper", &wasm).await;
+    assert_eq!(stored.status, 201, "{}", stored.text());
+    assert!(get(other, "/v1/modules/upper/wasm").await.body == wasm);
+    let called = post(other, "/v1/modules/upper/invoke", "hello").await;
+    assert_eq!((called.status, called.text()), (200, "HELLO"));
 }

@@ -7,6 +7,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use wess_schemas::ErrorCode;
 use wess_schemas::payload::PayloadRef;
+use wess_schemas::store::STORE_TIMEOUT;
+use wess_service::bus::{BusError, Request};
 use wess_service::payloads::Payloads;
 
 use crate::http::{head, post, read_to_end};
@@ -246,4 +248,40 @@ async fn a_client_that_waits_to_be_asked_for_the_body_is_asked() {
         .await
         .unwrap();
     assert!(rest.contains("HTTP/1.1 200"), "{rest}");
+}
+
+#[tokio::test]
+async fn an_upload_stays_while_a_worker_may_still_be_at_it() {
+    type Way = fn(Request) -> BusError;
+    let ways: [(Way, bool); 2] = [
+        (
+            |request| BusError::TimedOut {
+                subject: request.subject,
+                timeout: request.timeout,
+            },
+            true,
+        ),
+        (
+            |request| BusError::NoWorkers {
+                subject: request.subject,
+            },
+            false,
+        ),
+    ];
+    for (way, stays) in ways {
+        let workers = Workers::answering(move |request| Err(way(request)));
+        let house = House::start(workers.clone()).await;
+        let wasm = noise(2 * 1024 * 1024);
+        assert!(post(house.address, "/v1/modules?name=a", &wasm).await.status >= 500);
+        let request = workers.asked();
+        assert_eq!(request.timeout, STORE_TIMEOUT);
+        let sent: Value = serde_json::from_slice(&request.payload).unwrap();
+        let reference = PayloadRef {
+            object: sent["object"].as_str().unwrap().into(),
+            digest: digest(&wasm),
+            size: wasm.len() as u64,
+        };
+        let found = house.payloads().get(&reference, u64::MAX).await;
+        assert_eq!(found.is_ok(), stays);
+    }
 }

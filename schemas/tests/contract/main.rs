@@ -5,6 +5,7 @@
 mod asyncapi;
 mod golden;
 mod json_schema;
+mod round_trip;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -9,6 +9,8 @@ mod watch;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
 use wess_schemas::subject::Subjects;
 
 pub use credentials::{Credentials, CredentialsError};
@@ -21,6 +23,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bounds a request that states no timeout of its own: asset and catalog calls, never an invocation.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages that a subscription holds; what comes after is dropped. More than one read of a connection's socket can bring,
+/// because whoever subscribes looks after each. Takes no memory until they come.
+const SUBSCRIPTION_CAPACITY: usize = 1 << 19;
 /// A restarted server is found again within this time.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
@@ -33,6 +38,7 @@ pub struct NatsConfig {
     pub(crate) credentials: Credentials,
     pub(crate) tls: TlsFiles,
     pub(crate) wait: bool,
+    pub(crate) slow_consumers: Counter,
 }
 
 /// One connection, and what it is doing now.
@@ -40,7 +46,7 @@ pub struct NatsConfig {
 pub struct Connection {
     /// The client. Cheap to clone.
     pub client: Client,
-    /// Whether it is connected, how often it was, and whether it lost messages.
+    /// Whether it is connected, and how often it was.
     pub watch: ConnectionWatch,
 }
 
@@ -55,6 +61,15 @@ pub struct ConnectFailed {
 }
 
 impl NatsConfig {
+    /// Shows what its connections have lost, all of them together.
+    pub fn register(&self, metrics: &mut Registry) {
+        metrics.register(
+            "wess_nats_slow_consumers",
+            "Messages dropped because a subscription was full; should stay 0",
+            self.slow_consumers.clone(),
+        );
+    }
+
     /// Connects as `name`, which NATS shows to its operators.
     ///
     /// Waits for a server that is not there yet only with `--nats-wait`; a server that refuses us is never waited for.
@@ -86,12 +101,13 @@ impl NatsConfig {
 
     /// The settings of every connection of ours, and the watch that they feed.
     pub fn connect_options(&self, name: &str) -> (ConnectOptions, ConnectionWatch) {
-        let (watch, observer) = watch::channel();
+        let (watch, observer) = watch::channel(self.slow_consumers.clone());
         let options = self
             .tls
             .apply(self.credentials.clone().into_connect_options())
             .name(name)
             .ping_interval(PING_INTERVAL)
+            .subscription_capacity(SUBSCRIPTION_CAPACITY)
             .connection_timeout(CONNECT_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .max_reconnects(None)

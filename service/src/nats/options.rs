@@ -138,6 +138,7 @@ impl NatsOptions {
             credentials,
             tls,
             wait: self.wait,
+            slow_consumers: Default::default(),
         })
     }
 

@@ -2,10 +2,8 @@
 //!
 //! Observes only: it decides nothing, and a lost observer loses no connection.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use async_nats::Event;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 
 /// The connection at one moment.
@@ -22,18 +20,12 @@ pub struct ConnectionState {
 pub struct ConnectionWatch {
     state: watch::Receiver<ConnectionState>,
     seen: u64,
-    slow_consumers: Arc<AtomicU64>,
 }
 
 impl ConnectionWatch {
     /// The connection now.
     pub fn state(&self) -> ConnectionState {
         *self.state.borrow()
-    }
-
-    /// How often a subscription's buffer was full, so that a message was dropped. Should stay 0.
-    pub fn slow_consumers(&self) -> u64 {
-        self.slow_consumers.load(Ordering::Relaxed)
     }
 
     /// Waits until the state is another one than when this was last called; `None` once the connection is gone for good.
@@ -64,16 +56,15 @@ impl ConnectionWatch {
 #[derive(Debug)]
 pub(super) struct Observer {
     state: watch::Sender<ConnectionState>,
-    slow_consumers: Arc<AtomicU64>,
+    slow_consumers: Counter,
 }
 
-pub(super) fn channel() -> (ConnectionWatch, Observer) {
+/// A watch and what feeds it, which counts there the messages that were dropped because a subscription was full.
+pub(super) fn channel(slow_consumers: Counter) -> (ConnectionWatch, Observer) {
     let (sender, receiver) = watch::channel(ConnectionState::default());
-    let slow_consumers = Arc::new(AtomicU64::new(0));
     let watch = ConnectionWatch {
         state: receiver,
         seen: 0,
-        slow_consumers: slow_consumers.clone(),
     };
     (
         watch,
@@ -113,7 +104,7 @@ impl Observer {
     }
 
     fn dropped_a_message(&self, subscription: u64) {
-        self.slow_consumers.fetch_add(1, Ordering::Relaxed);
+        self.slow_consumers.inc();
         tracing::error!(subscription, "a subscription was full: a message was dropped");
     }
 }
@@ -124,7 +115,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_reconnect_is_reported_once_even_when_it_came_before_the_question() {
-        let (mut watch, observer) = channel();
+        let (mut watch, observer) = channel(Counter::default());
         observer.observe(&Event::Connected);
         assert_eq!(
             watch.reconnected().await,
@@ -143,10 +134,11 @@ mod tests {
 
     #[test]
     fn slow_consumers_are_counted() {
-        let (watch, observer) = channel();
+        let slow_consumers = Counter::default();
+        let (watch, observer) = channel(slow_consumers.clone());
         observer.observe(&Event::SlowConsumer(3));
         observer.observe(&Event::SlowConsumer(3));
-        assert_eq!(watch.slow_consumers(), 2);
+        assert_eq!(slow_consumers.get(), 2);
         assert_eq!(watch.state(), ConnectionState::default());
     }
 }

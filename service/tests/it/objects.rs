@@ -1,17 +1,17 @@
 //! Objects whose metadata lie: whoever may upload may also write those.
 
-use async_nats::jetstream::object_store::{ObjectMetadata, ObjectStore};
+use async_nats::jetstream::object_store::ObjectMetadata;
 use wess_harness::NatsServer;
 use wess_schemas::Digest;
-use wess_service::objects::{self, ObjectError, Stored};
+use wess_service::objects::{self, Bucket, ObjectError, Stored};
 
 use crate::support::assets;
 
-async fn store(server: &NatsServer) -> ObjectStore {
+async fn store(server: &NatsServer) -> Bucket {
     assets(server).await.blobs
 }
 
-async fn copy(store: &ObjectStore, object: &str, expected: Stored) -> Result<Vec<u8>, ObjectError> {
+async fn copy(store: &Bucket, object: &str, expected: Stored) -> Result<Vec<u8>, ObjectError> {
     let mut bytes = Vec::new();
     objects::copy(store, object, expected, &mut bytes)
         .await
@@ -60,7 +60,8 @@ async fn a_link_is_not_followed_even_in_circles() {
     let store = store(&server).await;
     let stored = objects::put(&store, "target", &b"hello"[..], 5).await.unwrap();
     store
-        .add_link("link", &store.info("target").await.unwrap())
+        .store
+        .add_link("link", &store.store.info("target").await.unwrap())
         .await
         .unwrap();
     let error = copy(&store, "link", stored).await.unwrap_err();
@@ -75,7 +76,7 @@ async fn a_source_past_the_limit_leaves_no_object() {
         .await
         .unwrap_err();
     assert!(matches!(error, ObjectError::TooLarge { limit: 4, .. }), "{error}");
-    assert!(store.info("object").await.is_err());
+    assert!(store.store.info("object").await.is_err());
 }
 
 #[tokio::test]
@@ -101,7 +102,7 @@ async fn an_object_put_by_another_client_is_read() {
         chunk_size: Some(2),
         ..Default::default()
     };
-    store.put(metadata, &mut &b"hello"[..]).await.unwrap();
+    store.store.put(metadata, &mut &b"hello"[..]).await.unwrap();
     assert_eq!(copy(&store, "theirs", expected).await.unwrap(), b"hello");
 }
 

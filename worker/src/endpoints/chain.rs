@@ -1,16 +1,17 @@
 //! `wess.chain`: several calls in a row, each fed with the output of the one before. Steps run on any executor.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::task::TaskTracker;
 use wess_schemas::chain::{ChainOutcome, ChainRequest, ChainStep};
 use wess_schemas::header::CallHeaders;
-use wess_schemas::invocation::{Input, InvalidInvocation, check_wait, take_input};
+use wess_schemas::invocation::{Input, check_wait, take_input};
 use wess_schemas::limits::MAX_CHAIN_STEPS;
-use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, Outcome, WorkerId};
+use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, Limits, Outcome, WorkerId};
 use wess_service::trace_context::TraceParent;
 
 use super::invoke::{self, Form, Output};
@@ -30,7 +31,12 @@ pub struct Chains {
     pub worker: WorkerId,
     /// Held while a chain runs.
     pub under_way: TaskTracker,
+    /// What chains hold together, in KiB.
+    pub room: Arc<Semaphore>,
 }
+
+/// What chains may hold together: their requests, and of each the output on its way to the next step, twice.
+pub const MAX_CHAINS_KIB: usize = 256 << 10;
 
 impl Chains {
     /// Runs a chain to its end, or to the step that failed. `inline_bytes` is what the reply may carry.
@@ -42,33 +48,52 @@ impl Chains {
     ) -> Result<ChainOutcome, ErrorBody> {
         let asked =
             CallHeaders::read(|name| headers.get(name).map(|value| value.as_str())).map_err(invalid)?;
+        check_headers(&asked)?;
         let job_id = asked.job_id.unwrap_or_else(JobId::generate);
         let _under_way = self.under_way.token();
-        let answered = self.run(payload, TraceParent::of(headers), inline_bytes).await;
+        let trace = TraceParent::of(headers);
+        let answered = self.run(payload, &job_id, trace, inline_bytes).await;
         answered.map_err(|error| error.for_job(job_id))
     }
 
     async fn run(
         &self,
         payload: &[u8],
+        job_id: &JobId,
         trace: Option<TraceParent>,
         inline_bytes: usize,
     ) -> Result<ChainOutcome, ErrorBody> {
+        let _request = self.hold(payload.len())?;
         let request: ChainRequest = serde_json::from_slice(payload).map_err(invalid)?;
         let (steps, mut input) = parse(request)?;
         let inline_bytes = inline_bytes / (steps.len() + 1);
-        let mut done: Vec<Outcome> = Vec::new();
+        let (mut done, mut _held) = (Vec::<Outcome>::new(), None);
         for (at, mut step) in steps.into_iter().enumerate() {
-            step.trace = trace;
+            (step.job_id, step.trace) = (job_id.clone(), trace);
             let recorded = match self.step(step, input).await {
                 Ok(finished) => self.record(finished, inline_bytes).await,
                 Err(error) => Err(error),
             };
             let (outcome, output) = recorded.map_err(|error| failed_at(at, &done, error))?;
+            _held = Some(self.hold(2 * output.len()).map_err(|mut error| {
+                error.error.guest_ran = true;
+                failed_at(at, &done, error)
+            })?);
             done.push(outcome);
             input = Input::Bytes(output);
         }
         Ok(outcome(done))
+    }
+
+    /// Room for so many bytes, if chains do not hold too much already.
+    fn hold(&self, bytes: usize) -> Result<SemaphorePermit<'_>, ErrorBody> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        self.room.try_acquire_many(kib).map_err(|_| {
+            ErrorBody::new(
+                ErrorCode::Overloaded,
+                "the chains on this worker hold as much as they may",
+            )
+        })
     }
 
     async fn step(&self, mut call: Call, input: Input) -> Result<Finished, ErrorBody> {
@@ -105,10 +130,22 @@ impl Chains {
         let shown = if invoke::size_bytes(Form::Json, &output) <= inline_bytes {
             Output::Inline(Some(output.clone()))
         } else {
-            Output::Stored(self.storage.put_payload(&output).await?)
+            Output::Stored(self.storage.put_output(&output).await?)
         };
         Ok((invoke::outcome(finished, shown, &self.worker), output))
     }
+}
+
+/// What a header would say of one call stands in the steps of a chain.
+fn check_headers(asked: &CallHeaders) -> Result<(), ErrorBody> {
+    let for_one_call =
+        asked.limits != Limits::default() || asked.wait_ms.is_some() || asked.input_ref.is_some();
+    if for_one_call {
+        return Err(invalid(
+            "limits, wait and input of a chain stand in its body, not in headers",
+        ));
+    }
+    Ok(())
 }
 
 /// Every step as a call without input, and the input of the first.
@@ -120,13 +157,7 @@ fn parse(request: ChainRequest) -> Result<(Vec<Call>, Input), ErrorBody> {
         )));
     }
     check_wait(request.wait_ms).map_err(invalid)?;
-    let input =
-        take_input(request.input, request.input_base64, request.input_ref).map_err(|why| match why {
-            InvalidInvocation::InputTooLarge(_) => {
-                ErrorBody::new(ErrorCode::PayloadTooLarge, why.to_string())
-            }
-            why => invalid(why),
-        })?;
+    let input = take_input(request.input, request.input_base64, request.input_ref).map_err(invoke::misfit)?;
     let wait_ms = request.wait_ms;
     let steps = request.steps.into_iter().enumerate();
     let calls = steps

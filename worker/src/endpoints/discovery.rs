@@ -199,23 +199,26 @@ impl EndpointName {
 
     /// What it takes and gives: media types, and schemas by their file names.
     fn metadata(self, max_module_bytes: u64) -> BTreeMap<&'static str, String> {
-        let limits = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel";
+        let invoke = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Nats-Msg-Id, traceparent";
+        let raw = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Wess-Input-Ref, Wess-Facts, Nats-Msg-Id, traceparent";
         let facts: &[(&str, &str)] = match self {
             Self::Invoke => &[
                 ("accepts", JSON),
                 ("request", "invocation"),
                 ("response", "outcome"),
+                ("headers", invoke),
             ],
             Self::InvokeRaw => &[
                 ("accepts", "*/*"),
                 ("request", "raw input"),
                 ("response", "raw output"),
-                ("headers", limits),
+                ("headers", raw),
             ],
             Self::Chain => &[
                 ("accepts", JSON),
                 ("request", "chain-request"),
                 ("response", "chain-outcome"),
+                ("headers", "Nats-Msg-Id, traceparent"),
             ],
             Self::Store => &[
                 (
@@ -224,7 +227,10 @@ impl EndpointName {
                 ),
                 ("request", "store-request"),
                 ("response", "module"),
-                ("headers", limits),
+                (
+                    "headers",
+                    "Wess-Module, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel",
+                ),
             ],
             Self::List => &[
                 ("accepts", JSON),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
 use wess_schemas::header::{self, CallHeaders};
-use wess_schemas::invocation::{Input, check_wait, take_input};
+use wess_schemas::invocation::{Input, InvalidInvocation, check_wait, take_input};
 use wess_schemas::limits::{DEFAULT_WAIT_MS, Limits};
 use wess_schemas::outcome::Outcome;
 use wess_schemas::payload::PayloadRef;
@@ -120,12 +120,7 @@ fn check_message(payload: &Bytes) -> Result<(), ErrorBody> {
 
 /// Makes a call of an Invocation.
 pub fn from_invocation(mut invocation: Invocation, arrived: Instant) -> Result<Call, ErrorBody> {
-    let input = invocation.check_and_take_input().map_err(|why| match why {
-        wess_schemas::invocation::InvalidInvocation::InputTooLarge(_) => {
-            ErrorBody::new(ErrorCode::PayloadTooLarge, why.to_string())
-        }
-        why => invalid(why),
-    })?;
+    let input = invocation.check_and_take_input().map_err(misfit)?;
     let (input, stored_input) = match input {
         Input::Absent => (None, None),
         Input::Bytes(bytes) => (Some(Bytes::from(bytes)), None),
@@ -156,19 +151,22 @@ fn invalid(why: impl std::fmt::Display) -> ErrorBody {
     ErrorBody::new(ErrorCode::InvalidRequest, why.to_string())
 }
 
+/// What a caller is told of an invocation that breaks its contract.
+pub fn misfit(why: InvalidInvocation) -> ErrorBody {
+    ErrorBody::new(why.code(), why.to_string())
+}
+
 fn check_size(input: Option<&Bytes>) -> Result<(), ErrorBody> {
     let size = input.map_or(0, Bytes::len) as u64;
     if size > wess_schemas::limits::MAX_INPUT_BYTES {
-        let why = wess_schemas::invocation::InvalidInvocation::InputTooLarge(size);
-        return Err(ErrorBody::new(ErrorCode::PayloadTooLarge, why.to_string()));
+        return Err(misfit(InvalidInvocation::InputTooLarge(size)));
     }
     Ok(())
 }
 
 /// A reference in a header is held to the same bound as one in a body.
 fn check_stored(call: Call) -> Result<Call, ErrorBody> {
-    take_input(None, None, call.stored_input.clone())
-        .map_err(|why| ErrorBody::new(ErrorCode::PayloadTooLarge, why.to_string()))?;
+    take_input(None, None, call.stored_input.clone()).map_err(misfit)?;
     Ok(call)
 }
 

@@ -67,7 +67,7 @@ impl StoreEndpoint {
 
     async fn fetch(&self, digest: Digest, object: String) -> Result<Bytes, ErrorBody> {
         let uploads = self.registry.storage().assets().await?.payloads;
-        let size = match uploads.info(&object).await {
+        let size = match uploads.store.info(&object).await {
             Ok(info) => info.size as u64,
             Err(error) if matches!(error.kind(), InfoErrorKind::NotFound | InfoErrorKind::InvalidName) => {
                 return Err(invalid(format!("there is no upload {object:?}")));

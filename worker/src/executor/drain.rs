@@ -2,7 +2,6 @@
 //!
 //! Nobody is waited for who cannot come: a connection that is away brings no calls and takes no replies.
 
-use std::future::poll_fn;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -35,7 +34,18 @@ impl Executor {
                 "calls are left without an answer"
             );
         }
-        match tokio::time::timeout(LAST_WORDS, self.client.flush()).await {
+    }
+
+    /// Sends what is left: the last lines of guests' logs, then all that waits in the connection.
+    pub(super) async fn close(self) {
+        let (client, logs) = (self.client.clone(), self.logs.clone());
+        drop(self);
+        logs.close();
+        let sent = async {
+            logs.wait().await;
+            client.flush().await
+        };
+        match tokio::time::timeout(LAST_WORDS, sent).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the last replies may not have been sent"),
             Err(_) => tracing::warn!("NATS is away: the last replies may not have been sent"),
@@ -44,21 +54,21 @@ impl Executor {
 
     async fn finish_taken(&mut self) {
         self.inbox.drain().await;
-        self.finish_chains().await;
+        self.finish_inside().await;
         self.door.close();
         self.finish_calls().await;
     }
 
-    /// Chains under way come back for their next steps, so the door stays open for them.
-    async fn finish_chains(&mut self) {
-        let chains = self.common.chains.clone();
-        chains.close();
-        let mut ended = pin!(chains.wait());
+    /// Chains come back for their next steps, and who holds a door may come by it: it stays open for them.
+    async fn finish_inside(&mut self) {
+        let inside = self.common.inside.clone();
+        inside.close();
+        let mut ended = pin!(inside.wait());
         loop {
             tokio::select! {
                 biased;
                 () = &mut ended => return,
-                () = poll_fn(|context| self.poll_arrivals(context)) => {}
+                () = self.arrivals() => {}
             }
             self.take_turn().await;
         }
@@ -67,7 +77,7 @@ impl Executor {
     async fn finish_calls(&mut self) {
         loop {
             // The connection does not tell us when it goes.
-            let _ = tokio::time::timeout(LOOK, poll_fn(|context| self.poll_arrivals(context))).await;
+            let _ = tokio::time::timeout(LOOK, self.arrivals()).await;
             self.take_turn().await;
             if self.slots.is_empty() && self.door.is_empty() && self.nobody_comes() {
                 return;

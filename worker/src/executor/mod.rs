@@ -12,6 +12,7 @@ mod steps;
 pub mod tally;
 mod turns;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -53,12 +54,14 @@ pub struct Common {
     pub ticker: Ticker,
     /// Bounds of each executor.
     pub bounds: Bounds,
+    /// Modules that each executor keeps ready.
+    pub max_prepared: NonZeroUsize,
     /// How to reach NATS.
     pub nats: NatsConfig,
     /// How assets are made, should they be missing.
     pub assets: AssetOptions,
-    /// Chains under way: executors take their steps even when the process stops.
-    pub chains: TaskTracker,
+    /// Chains under way, and doors that are held: executors take what comes of them even when the process stops.
+    pub inside: TaskTracker,
 }
 
 /// A call from this process.
@@ -159,7 +162,7 @@ pub async fn start(index: usize, common: Arc<Common>, lifecycle: &Lifecycle) -> 
         let (shutdown, cut) = (lifecycle.shutdown.clone(), lifecycle.cut.clone());
         let serving = async move {
             match turns::Executor::open(index, common, tally, arrivals, cut).await {
-                Ok(mut executor) => {
+                Ok(executor) => {
                     // Whoever started us waits for this, or has failed meanwhile and stops the process.
                     drop(ready.send(Ok(())));
                     executor.run(shutdown).await;

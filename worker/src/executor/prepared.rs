@@ -14,9 +14,6 @@ use wess_schemas::{Digest, ErrorBody, ErrorCode};
 use crate::guest::{EnginePool, Metering, Prepared};
 use crate::registry::Registry;
 
-/// Modules kept ready per executor; a tiny one takes some 24 KiB, mapped code not counted.
-const MAX_PREPARED: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
-
 /// What is loaded: bytes, and whether they count fuel.
 pub type Key = (Digest, Metering);
 
@@ -37,10 +34,10 @@ pub enum Found<T> {
 }
 
 impl<T> Shelf<T> {
-    /// Nothing on it.
-    pub fn new() -> Self {
+    /// Nothing on it, and room for so many.
+    pub fn new(room: NonZeroUsize) -> Self {
         Self {
-            ready: LruCache::new(MAX_PREPARED),
+            ready: LruCache::new(room),
             loading: HashMap::new(),
         }
     }

@@ -11,13 +11,15 @@ use futures_util::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
 use wess_schemas::limits::{EffectiveLimits, MAX_INPUT_BYTES};
 use wess_schemas::{ErrorBody, ErrorCode, JobId};
+use wess_service::bus::Reply;
 use wess_service::trace_context::TraceParent;
 
 use super::prepared::{Found, Loaded, load};
-use super::respond::{Responder, Sending};
+use super::respond::Responder;
 use super::slots::Waits;
 use super::turns::Executor;
 use crate::call::{Call, Finished};
+use crate::endpoints::error_reply;
 use crate::endpoints::invoke::{Form, Output, reply};
 use crate::guest::abi::Plan;
 use crate::guest::{Metering, Prepared};
@@ -68,7 +70,14 @@ pub enum Event {
     Resolved(Box<Pending>, Result<Arc<Resolved>, ErrorBody>),
     Fetched(Box<Pending>, Result<Bytes, ErrorBody>),
     Loaded(Loaded),
-    Stored(Sending),
+    Stored(Box<Stored>),
+}
+
+/// A call whose output is too large for a message.
+pub struct Stored {
+    responder: Responder,
+    took_us: u64,
+    result: Result<Reply, ErrorBody>,
 }
 
 /// Something that is waited for. Each belongs to a call in the house or with a slot, which bounds their number.
@@ -199,10 +208,7 @@ impl Executor {
             }
             Event::Fetched(pending, Err(error)) => self.turn_away(pending, error),
             Event::Loaded(loaded) => self.on_loaded(loaded),
-            Event::Stored(sending) => {
-                self.slots.release();
-                self.send(sending);
-            }
+            Event::Stored(stored) => self.on_stored(*stored),
         }
     }
 
@@ -237,18 +243,42 @@ impl Executor {
     /// Stores an output that is too large for a message, then sends where it lies. The call keeps its slot meanwhile.
     pub(super) fn store_output(&mut self, finished: Finished, output: Vec<u8>, responder: Responder) {
         let (storage, worker) = (self.storage.clone(), self.common.worker.clone());
+        let form = responder.form().unwrap_or(Form::Json);
         self.errand(async move {
-            let job_id = finished.job_id.clone();
-            let reply = match storage.put_payload(&output).await {
-                Ok(stored) => reply(responder.form().unwrap_or(Form::Json), finished, Output::Stored(stored), &worker),
-                Err(error) => {
-                    tracing::warn!(%job_id, %error, "an output could not be stored");
-                    let message = "the guest answered, but its output is too large for a message and could not be stored";
-                    crate::endpoints::error_reply(&ErrorBody::new(ErrorCode::Internal, message).for_job(job_id))
-                }
-            };
-            Event::Stored(responder.deliver(reply))
+            let (job_id, stats) = (finished.job_id.clone(), &finished.stats);
+            let took_us = stats.queue_us + stats.load_us + stats.run_us;
+            let stored = storage.put_output(&output).await;
+            let result = stored
+                .map(|stored| reply(form, finished, Output::Stored(stored), &worker))
+                .map_err(|error| error.for_job(job_id));
+            Event::Stored(Box::new(Stored {
+                responder,
+                took_us,
+                result,
+            }))
         });
+    }
+
+    fn on_stored(
+        &mut self,
+        Stored {
+            responder,
+            took_us,
+            result,
+        }: Stored,
+    ) {
+        self.slots.release();
+        let reply = match result {
+            Ok(reply) => {
+                self.succeed(responder.form(), took_us);
+                reply
+            }
+            Err(error) => {
+                self.count_failure(responder.form(), &error);
+                error_reply(&error)
+            }
+        };
+        self.send(responder.deliver(reply));
     }
 
     fn errand(&mut self, errand: impl Future<Output = Event> + 'static) {

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use async_nats::connection::State;
 use async_nats::{Client, Message, Subject};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, poll};
 use tokio::sync::mpsc;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,6 +71,9 @@ pub struct Executor {
     slow_lane: SlowLane<Running>,
     slow_ends: mpsc::UnboundedReceiver<(GuestEnd, Running)>,
     outbox: Vec<(Subject, Reply)>,
+    /// NATS went away and took no more replies, until it takes one again.
+    replies_stuck: bool,
+    pub(super) logs: TaskTracker,
     sweep: Interval,
     pub(super) cut: CancellationToken,
 }
@@ -99,7 +104,7 @@ impl Executor {
         Ok(Self {
             tally,
             engines: Arc::new(EnginePool::new(common.bounds.slots as u32, common.ticker.clone())),
-            shelf: Shelf::new(),
+            shelf: Shelf::new(common.max_prepared),
             slots: Slots::new(common.bounds),
             storage,
             errands: FuturesUnordered::new(),
@@ -113,6 +118,8 @@ impl Executor {
             slow_lane,
             slow_ends,
             outbox: Vec::new(),
+            replies_stuck: false,
+            logs,
             sweep,
             cut,
             common,
@@ -120,16 +127,25 @@ impl Executor {
     }
 
     /// Takes turns until `shutdown`, then finishes what it has taken.
-    pub async fn run(&mut self, shutdown: CancellationToken) {
-        while !shutdown.is_cancelled() {
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        // A child: executors would take turns at their common token's lock.
+        let shutdown = shutdown.child_token();
+        let mut stopped = pin!(shutdown.cancelled());
+        loop {
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => {}
-                () = poll_fn(|context| self.poll_arrivals(context)) => {}
+                () = &mut stopped => break,
+                () = self.arrivals() => self.take_turn().await,
             }
-            self.take_turn().await;
         }
         self.drain().await;
+        self.close().await;
+    }
+
+    /// Waits for anything to arrive, and takes it. Not counted by tokio's budget for one task: past it the subscription
+    /// would look empty, fill up, and lose calls without a word.
+    pub(super) fn arrivals(&mut self) -> impl Future<Output = ()> {
+        unconstrained(poll_fn(|context| self.poll_arrivals(context)))
     }
 
     pub(super) async fn take_turn(&mut self) {
@@ -143,19 +159,23 @@ impl Executor {
     }
 
     /// Hands replies to the connection. While NATS is away it keeps some thousands for its return; what no longer fits is
-    /// dropped, so that calls from this process go on.
+    /// dropped, after one wait for room, so that calls from this process go on.
     async fn send_replies(&mut self) {
         let mut replies = std::mem::take(&mut self.outbox).into_iter();
         while let Some((subject, Reply { headers, payload })) = replies.next() {
             let mut publish = pin!(self.client.publish_with_headers(subject, headers, payload));
             let published = match poll!(publish.as_mut()) {
-                Poll::Ready(published) => Ok(published),
-                Poll::Pending => tokio::time::timeout(PUBLISH_PATIENCE, publish).await,
+                Poll::Ready(published) => Some(published),
+                Poll::Pending if self.replies_stuck && self.client.connection_state() != State::Connected => {
+                    None
+                }
+                Poll::Pending => tokio::time::timeout(PUBLISH_PATIENCE, publish).await.ok(),
             };
+            self.replies_stuck = published.is_none();
             match published {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "a reply was not published"),
-                Err(_) => {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::warn!(%error, "a reply was not published"),
+                None => {
                     let dropped = replies.len() + 1;
                     self.tally.replies_dropped.add(dropped as u64);
                     return tracing::error!(dropped, "NATS takes no more replies: dropped them");
@@ -165,7 +185,7 @@ impl Executor {
     }
 
     /// Takes everything that has arrived; pending only if nothing has and nothing could start.
-    pub(super) fn poll_arrivals(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_arrivals(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut any = self.slots.can_start();
         while let Poll::Ready(Some((end, running))) = self.slow_ends.poll_recv(context) {
             self.finish(end, running);
@@ -182,16 +202,16 @@ impl Executor {
             self.on_event(event);
             any = true;
         }
+        while let Poll::Ready(Some(arrival)) = self.door.poll_recv(context) {
+            self.take_arrival(arrival);
+            any = true;
+        }
         while !self.inbox.is_drained()
             && let Poll::Ready(message) = self.inbox.poll_next(context)
         {
             if let Some(message) = message {
                 self.take_message(message);
             }
-            any = true;
-        }
-        while let Poll::Ready(Some(arrival)) = self.door.poll_recv(context) {
-            self.take_arrival(arrival);
             any = true;
         }
         if (self.slots.has_line() || self.shelf.has_waiting()) && self.sweep.poll_tick(context).is_ready() {
@@ -353,11 +373,6 @@ impl Executor {
                 return self.fail(responder, job_id, error);
             }
         };
-        self.tally.succeeded.add(1);
-        if let Some(form) = responder.form() {
-            self.tally
-                .answer(form, stats.queue_us + stats.load_us + stats.run_us, None);
-        }
         self.tally.cold.add(u64::from(stats.cold));
         let finished = Finished {
             job_id,
@@ -366,25 +381,38 @@ impl Executor {
             answer,
             stats,
         };
+        let (form, took_us) = (responder.form(), stats.queue_us + stats.load_us + stats.run_us);
         let inline_bytes = self.client.max_payload() / 2;
         match responder.answer(Ok(finished), inline_bytes, &self.common.worker) {
             Sending::Store(finished, output, responder) => self.store_output(*finished, output, responder),
             sending => {
+                self.succeed(form, took_us);
                 self.slots.release();
                 self.send(sending);
             }
         }
     }
 
+    pub(super) fn succeed(&self, form: Option<Form>, took_us: u64) {
+        self.tally.succeeded.add(1);
+        if let Some(form) = form {
+            self.tally.answer(form, took_us, None);
+        }
+    }
+
     /// Answers a call that has neither a slot nor a place in the house any more.
     pub(super) fn fail(&mut self, responder: Responder, job_id: JobId, error: ErrorBody) {
-        self.tally.fail(error.code());
+        self.count_failure(responder.form(), &error);
         tracing::debug!(%job_id, code = %error.code(), message = error.error.message, "a call was refused or failed");
-        if let Some(form) = responder.form() {
-            self.tally.answer(form, 0, Some(&error));
-        }
         let sending = responder.answer(Err(error.for_job(job_id)), usize::MAX, &self.common.worker);
         self.send(sending);
+    }
+
+    pub(super) fn count_failure(&self, form: Option<Form>, error: &ErrorBody) {
+        self.tally.fail(error.code());
+        if let Some(form) = form {
+            self.tally.answer(form, 0, Some(error));
+        }
     }
 
     pub(super) fn send(&mut self, sending: Sending) {

@@ -6,14 +6,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
-use async_nats::jetstream::object_store::{InfoErrorKind, ObjectInfo, ObjectStore};
+use async_nats::jetstream::object_store::{InfoErrorKind, ObjectInfo};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use wess_schemas::Digest;
 use wess_schemas::error::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
 use wess_schemas::subject::BLOBS_BUCKET;
-use wess_service::objects::{self, ObjectError, Stored};
+use wess_service::objects::{self, Bucket, ObjectError, Stored};
 
 use super::stats::RegistryStats;
 use super::storage::Storage;
@@ -80,7 +80,7 @@ impl Blobs {
         .map_err(|error| self.explain(&error))
     }
 
-    async fn fetch_to_disk(&self, blobs: &ObjectStore, expected: Stored) -> Result<Bytes, ObjectError> {
+    async fn fetch_to_disk(&self, blobs: &Bucket, expected: Stored) -> Result<Bytes, ObjectError> {
         let object = expected.digest.to_string();
         let failed = |source| ObjectError::Copy {
             object: object.clone(),
@@ -96,14 +96,14 @@ impl Blobs {
         blocking(move || read_all(file)).await.map_err(failed)
     }
 
-    async fn fetch_to_memory(&self, blobs: &ObjectStore, expected: Stored) -> Result<Bytes, ObjectError> {
+    async fn fetch_to_memory(&self, blobs: &Bucket, expected: Stored) -> Result<Bytes, ObjectError> {
         let mut bytes = Vec::new();
         objects::copy(blobs, &expected.digest.to_string(), expected, &mut bytes).await?;
         Ok(bytes.into())
     }
 
-    async fn info(&self, blobs: &ObjectStore, digest: Digest) -> Result<Option<ObjectInfo>, ErrorBody> {
-        match blobs.info(digest.to_string()).await {
+    async fn info(&self, blobs: &Bucket, digest: Digest) -> Result<Option<ObjectInfo>, ErrorBody> {
+        match blobs.store.info(digest.to_string()).await {
             Ok(info) => Ok(Some(info).filter(|info| !info.deleted)),
             Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.away(&error)),

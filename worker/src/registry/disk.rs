@@ -265,6 +265,8 @@ impl Inner {
 }
 
 fn open_or_recreate(folder: &Path, stats: &RegistryStats) -> Option<DB> {
+    // What a crash during a repair left behind.
+    drop(remove_folder(&folder.with_extension("broken")));
     let error = match open(folder) {
         Ok(db) => return Some(db),
         Err(error) => error,

@@ -1,6 +1,7 @@
 //! One load for all who ask for the same thing at the same time.
 //!
-//! A load runs on the main runtime whoever asked and whether or not they still wait; a panicking one fails its waiters.
+//! A load runs on the main runtime whoever asked and whether or not they still wait, until the process stops: then those
+//! that nobody waits for end. A panicking one fails its waiters.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -80,12 +81,26 @@ where
             key,
             board: self.board.clone(),
         };
-        self.runtime.spawn(self.lifecycle.brief(self.name, async move {
-            let result = load.await;
+        let (shutdown, cut) = (self.lifecycle.shutdown.clone(), self.lifecycle.cut.clone());
+        let flight = async move {
+            let (mut landed, mut departed) = (landed, Some(departed));
+            let deserted = async {
+                shutdown.cancelled().await;
+                departed = None;
+                tokio::select! {
+                    () = landed.closed() => {}
+                    () = cut.cancelled() => {}
+                }
+            };
+            let result = tokio::select! {
+                result = load => result,
+                () = deserted => return,
+            };
             drop(departed);
             // Nobody may be waiting any more.
             let _ = landed.send(result);
-        }));
+        };
+        self.runtime.spawn(self.lifecycle.brief(self.name, flight));
     }
 }
 

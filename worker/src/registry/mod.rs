@@ -69,7 +69,7 @@ pub struct RegistryOptions {
     #[arg(long, env = "WESS_DATA", value_name = "DIR")]
     pub data: PathBuf,
     /// Most MiB of local copies; the least recently used go first.
-    #[arg(long, env = "WESS_DISK_MB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, env = "WESS_DISK_MB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub disk_mb: u64,
     /// Most MiB of Wasm in one module.
     #[arg(long, env = "WESS_MAX_MODULE_MB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
@@ -95,7 +95,7 @@ struct Inner {
     artifacts: Arc<Artifacts>,
     budget: Budget,
     compiler: CompileQueue,
-    loads: Flights<ArtifactKey, Artifact>,
+    loads: Flights<(ArtifactKey, bool), Artifact>,
     lookups: Gate,
     compiles: Gate,
     storage: Storage,

@@ -67,9 +67,13 @@ impl Registry {
             return Ok(verified);
         }
         let registry = self.clone();
+        // Whoever brings the bytes does not share the fate of a load that has to find them first.
         self.0
             .loads
-            .join(key, || async move { registry.load(key, wasm).await })
+            .join(
+                (key, wasm.is_some()),
+                || async move { registry.load(key, wasm).await },
+            )
             .await
     }
 
@@ -215,13 +219,14 @@ impl Registry {
     async fn catch_up(&self) -> Result<(), ErrorBody> {
         let target = self.0.records.last_revision().await?;
         let mut revision = self.0.catalog.revision();
-        // A catalog that stays behind answers by what it knows.
-        let _ = tokio::time::timeout(
-            CATCH_UP_TIMEOUT,
-            revision.wait_for(|revision| *revision >= target),
-        )
-        .await;
-        Ok(())
+        let caught_up = revision.wait_for(|revision| *revision >= target);
+        match tokio::time::timeout(CATCH_UP_TIMEOUT, caught_up).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ErrorBody::new(
+                ErrorCode::Unavailable,
+                "this worker has not heard of all modules yet",
+            )),
+        }
     }
 
     /// Says what of a reference is missing.

@@ -3,7 +3,7 @@
 //! A process may start and serve while JetStream is away, so having no assets is a state, not a failure to start.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::connection::State;
@@ -28,13 +28,14 @@ struct Inner {
     jetstream: Context,
     options: AssetOptions,
     assets: RwLock<Option<Assets>>,
-    ensuring: Mutex<()>,
+    /// When the last attempt to open them failed, and why.
+    ensuring: Mutex<Option<(Instant, StorageAway)>>,
 }
 
 /// JetStream is away.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("JetStream is not available")]
-pub struct StorageAway(#[source] Option<async_nats::Error>);
+pub struct StorageAway(#[source] Option<Arc<dyn std::error::Error + Send + Sync>>);
 
 impl From<StorageAway> for ErrorBody {
     fn from(away: StorageAway) -> Self {
@@ -73,9 +74,19 @@ impl Storage {
     }
 
     /// Stores a payload that is too large for a message.
-    pub async fn put_payload(&self, bytes: &[u8]) -> Result<PayloadRef, ErrorBody> {
+    async fn put_payload(&self, bytes: &[u8]) -> Result<PayloadRef, ErrorBody> {
         let payloads = Payloads::new(self.assets().await?.payloads);
         payloads.put(bytes).await.map_err(|error| self.told(&error))
+    }
+
+    /// Stores a guest's output that is too large for a message. Without it the call has failed, though the guest ran.
+    pub async fn put_output(&self, output: &[u8]) -> Result<PayloadRef, ErrorBody> {
+        self.put_payload(output).await.map_err(|error| {
+            tracing::warn!(%error, "an output could not be stored");
+            let message =
+                "the guest answered, but its output is too large for a message and could not be stored";
+            ErrorBody::new(ErrorCode::Internal, message)
+        })
     }
 
     /// Fetches a payload of at most `limit_bytes`, verified.
@@ -90,6 +101,8 @@ impl Storage {
     /// What a caller is told; a store that is away may be gone, and is looked for anew by the next to ask.
     fn told(&self, error: &PayloadError) -> ErrorBody {
         if error.code() == ErrorCode::Unavailable {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(%error, cause, "the object store of payloads failed");
             self.forget();
         }
         ErrorBody::new(error.code(), error.to_string())
@@ -112,17 +125,25 @@ impl Storage {
     }
 
     async fn open(&self) -> Result<Assets, StorageAway> {
-        let _turn = self.0.ensuring.lock().await;
+        let asked = Instant::now();
+        let mut last_failure = self.0.ensuring.lock().await;
         if let Some(assets) = self.opened() {
             return Ok(assets);
+        }
+        // Who waited while another tried shares what came of it, instead of trying as long again.
+        if let Some((failed, away)) = &*last_failure
+            && *failed > asked
+        {
+            return Err(away.clone());
         }
         let ensured =
             tokio::time::timeout(ENSURE_TIMEOUT, ensure_assets(&self.0.jetstream, &self.0.options)).await;
         let assets = match ensured {
-            Ok(Ok(assets)) => assets,
-            Ok(Err(error)) => return Err(StorageAway(Some(error.into()))),
-            Err(elapsed) => return Err(StorageAway(Some(elapsed.into()))),
+            Ok(Ok(assets)) => Ok(assets),
+            Ok(Err(error)) => Err(StorageAway(Some(Arc::new(error)))),
+            Err(elapsed) => Err(StorageAway(Some(Arc::new(elapsed)))),
         };
+        let assets = assets.inspect_err(|away| *last_failure = Some((Instant::now(), away.clone())))?;
         *self.0.assets.write().unwrap_or_else(PoisonError::into_inner) = Some(assets.clone());
         Ok(assets)
     }

@@ -7,6 +7,26 @@ use crate::rig::{Caller, Rig, Worker, parse};
 
 const VERBS: [(&str, &str); 3] = [("PING", "ping"), ("INFO", "info"), ("STATS", "stats")];
 
+/// Each endpoint in its order: subject, request, media types, response, headers that count.
+const ENDPOINTS: [(&str, &str, &str, &str, &str); 9] = [
+    ("wess.invoke", "invocation", JSON, "outcome", OF_CALLS),
+    ("wess.invoke.>", "raw input", "*/*", "raw output", OF_RAW_CALLS),
+    ("wess.chain", "chain-request", JSON, "chain-outcome", OF_CHAINS),
+    ("wess.store", "store-request", MODULES, "module", OF_STORES),
+    ("wess.modules.list", "list-request", JSON, "module-list", ""),
+    ("wess.modules.get.*", "", NOTHING, "module", ""),
+    ("wess.modules.delete.*", "", NOTHING, "deleted", ""),
+    ("wess.modules.tag.*", "tag-request", JSON, "module", ""),
+    ("wess.modules.fetch.*", "", NOTHING, "blob-location", ""),
+];
+const JSON: &str = "application/json";
+const NOTHING: &str = "an empty body";
+const MODULES: &str = "application/wasm with the header Wess-Module, application/json without";
+const OF_CALLS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Nats-Msg-Id, traceparent";
+const OF_RAW_CALLS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Wess-Input-Ref, Wess-Facts, Nats-Msg-Id, traceparent";
+const OF_CHAINS: &str = "Nats-Msg-Id, traceparent";
+const OF_STORES: &str = "Wess-Module, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel";
+
 async fn ask(caller: &Caller, subject: &str) -> Value {
     parse(&caller.ask(subject, &[], "").await.unwrap())
 }
@@ -40,26 +60,25 @@ async fn info_says_what_every_endpoint_takes_and_stats_what_it_has_done() {
     rig.caller.raw("upper", "hello").await.unwrap();
     rig.caller.raw("nobody", "").await.unwrap_err();
     let info = ask(&rig.caller, "$SRV.INFO.wess").await;
-    let listed: Vec<_> = info["endpoints"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|endpoint| endpoint["subject"].as_str().unwrap())
-        .collect();
-    for subject in [
-        "wess.invoke",
-        "wess.invoke.>",
-        "wess.chain",
-        "wess.store",
-        "wess.modules.list",
-        "wess.modules.get.*",
-    ] {
-        assert!(listed.contains(&subject), "{subject} is not among {listed:?}");
+    let endpoints = info["endpoints"].as_array().unwrap();
+    let listed: Vec<_> = endpoints.iter().map(|endpoint| &endpoint["subject"]).collect();
+    assert_eq!(listed, ENDPOINTS.map(|(subject, ..)| subject));
+    for (endpoint, (subject, request, accepts, response, headers)) in endpoints.iter().zip(ENDPOINTS) {
+        let metadata = &endpoint["metadata"];
+        let said =
+            ["request", "accepts", "response", "headers"].map(|fact| metadata[fact].as_str().unwrap_or(""));
+        assert_eq!(said, [request, accepts, response, headers], "{subject}");
+        assert_eq!(
+            (&endpoint["queue_group"], &metadata["errors"]),
+            (&"wess".into(), &"error".into())
+        );
     }
-    for endpoint in info["endpoints"].as_array().unwrap() {
-        assert!(endpoint["metadata"]["response"].is_string(), "{endpoint}");
-        assert_eq!(endpoint["queue_group"], "wess");
+    let bound = |at: usize, name: &str| endpoints[at]["metadata"][name].as_str().map(str::to_owned);
+    for at in [0, 1] {
+        assert_eq!(bound(at, "max_input_bytes"), Some((10 << 20).to_string()));
     }
+    assert_eq!(bound(2, "max_steps"), Some("10".into()));
+    assert_eq!(bound(3, "max_module_bytes"), Some((64 << 20).to_string()));
     let stats = ask(&rig.caller, "$SRV.STATS.wess").await;
     let count = |name: &str| {
         let endpoint = stats["endpoints"]
@@ -78,6 +97,46 @@ async fn info_says_what_every_endpoint_takes_and_stats_what_it_has_done() {
     let (requests, errors, last_error) = count("invoke-raw");
     assert_eq!((requests, errors), (2, 1));
     assert!(last_error.contains("module_not_found"), "{last_error}");
+    let counted: Vec<_> = stats["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|endpoint| (&endpoint["name"], &endpoint["subject"], &endpoint["queue_group"]))
+        .collect();
+    let informed: Vec<_> = endpoints
+        .iter()
+        .map(|endpoint| (&endpoint["name"], &endpoint["subject"], &endpoint["queue_group"]))
+        .collect();
+    assert_eq!(counted, informed);
+}
+
+#[tokio::test]
+async fn every_subject_that_info_lists_is_served_and_counted_under_its_name() {
+    let rig = Rig::start(&[]).await;
+    let called = [
+        ("invoke", "wess.invoke"),
+        ("invoke-raw", "wess.invoke.nobody.f"),
+        ("chain", "wess.chain"),
+        ("store", "wess.store"),
+        ("modules-list", "wess.modules.list"),
+        ("modules-get", "wess.modules.get.nobody"),
+        ("modules-delete", "wess.modules.delete.nobody"),
+        ("modules-tag", "wess.modules.tag.nobody"),
+        ("modules-fetch", "wess.modules.fetch.nobody"),
+    ];
+    let before = ask(&rig.caller, "$SRV.STATS.wess").await;
+    for (_, subject) in called {
+        rig.caller.ask(subject, &[], "{]").await.unwrap_err();
+    }
+    let after = ask(&rig.caller, "$SRV.STATS.wess").await;
+    for (at, (name, subject)) in called.into_iter().enumerate() {
+        let [before, after] = [&before, &after].map(|stats| &stats["endpoints"][at]);
+        assert_eq!(after["name"], name, "{subject}");
+        for number in ["num_requests", "num_errors"] {
+            let more = after[number].as_u64().unwrap() - before[number].as_u64().unwrap();
+            assert_eq!(more, 1, "{number} of {name}");
+        }
+    }
 }
 
 #[tokio::test]

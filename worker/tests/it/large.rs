@@ -174,3 +174,18 @@ async fn a_reference_that_is_not_what_it_says_is_refused_before_any_guest_runs()
     );
     rig.is_unharmed().await;
 }
+
+#[tokio::test]
+async fn more_inputs_by_reference_than_a_stream_may_have_consumers_are_all_fetched() {
+    let rig = Rig::start(&["wordcount"]).await;
+    let upload = payloads(&rig).await.put(b"hello big world").await.unwrap();
+    for _ in 0..30 {
+        let calls = (0..40).map(|_| {
+            rig.caller
+                .invoke(json!({"module": "wordcount", "input_ref": upload}))
+        });
+        for answered in futures_util::future::join_all(calls).await {
+            assert_eq!(answered.unwrap().output.as_deref(), Some("0 3 15\n"));
+        }
+    }
+}

@@ -10,7 +10,9 @@ use wess_harness::{NatsServer, Process, Signal, eventually};
 use wess_schemas::ErrorCode;
 use wess_schemas::beat::{BEAT_INTERVAL, WorkerBeat};
 
+use crate::faults::answers_again;
 use crate::rig::{Caller, Rig, Worker, add, command, nap, parse, refused, spin, wat};
+use crate::storage_faults::MUTE_BLOBS;
 
 /// The next beat of which something is so.
 async fn beat(beats: &mut Subscriber, what: &str, is_so: impl Fn(&WorkerBeat) -> bool) -> WorkerBeat {
@@ -53,6 +55,25 @@ async fn a_worker_beats_with_its_slots_and_its_revision() {
         beat.catalog_revision > idle.catalog_revision
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_idle_worker_beats_about_four_times_a_second() {
+    const BEATS: u32 = 8;
+    let rig = Rig::start(&[]).await;
+    let mut beats = beats(&rig.caller).await;
+    beats.next().await.unwrap();
+    let started = Instant::now();
+    for _ in 0..BEATS {
+        let beat: WorkerBeat = parse(&beats.next().await.unwrap());
+        assert_eq!(beat.worker.to_string(), rig.worker.id());
+    }
+    let took = started.elapsed();
+    let expected = BEATS * Duration::from_millis(250);
+    assert!(
+        (expected * 3 / 5..expected * 3).contains(&took),
+        "{BEATS} beats took {took:?}"
+    );
 }
 
 #[tokio::test]
@@ -156,6 +177,47 @@ async fn a_second_signal_cuts_the_grace_and_every_caller_is_told() {
 }
 
 #[tokio::test]
+async fn a_second_signal_tells_callers_of_chains_and_stores_too() {
+    let mut rig = Rig::with(&["--executors", "1", "--slots", "2"], &[]).await;
+    rig.caller.store("nap", nap(60_000)).await;
+    // The store asks the object store in vain, so it is under way for as long as this takes.
+    rig.nats.restart_with(MUTE_BLOBS);
+    rig.caller.is_back().await;
+    answers_again(&rig.caller, "add", "[2,3]").await;
+    let mut beats = beats(&rig.caller).await;
+    let caller = rig.caller.clone();
+    let step = json!({"module": "nap", "limits": {"timeout_ms": 60_000}});
+    let chain = tokio_util::task::TaskTracker::new()
+        .spawn(async move { caller.chain(json!({"steps": [step, "add"]})).await });
+    let caller = rig.caller.clone();
+    let store = tokio_util::task::TaskTracker::new().spawn(async move {
+        caller
+            .try_store("new", wat("(module (func (export \"f\")))"))
+            .await
+    });
+    rig.worker.shows("wess_worker_slots_busy", 1).await;
+    eventually("the store to be under way", async || {
+        rig.nats.log().contains("Violation").then_some(())
+    })
+    .await;
+    rig.worker.process.signal(Signal::TERM);
+    beat(&mut beats, "a draining beat", |beat| beat.draining).await;
+    assert!(
+        !chain.is_finished() && !store.is_finished(),
+        "the drain waits for them"
+    );
+    rig.worker.process.signal(Signal::INT);
+    let chain = refused(ErrorCode::Internal, chain.await.unwrap());
+    assert!(chain.error.guest_ran, "{chain:?}");
+    let store = store.await.unwrap().unwrap_err();
+    assert!(
+        [ErrorCode::Unavailable, ErrorCode::Internal].contains(&store.code()),
+        "{store}"
+    );
+    assert_eq!(rig.worker.process.wait_exit().code(), Some(75));
+}
+
+#[tokio::test]
 async fn grace_has_an_end() {
     let mut rig = Rig::with(&["--grace-s", "1"], &["spin"]).await;
     let spinner = rig.caller.begin(spin(60_000));
@@ -176,7 +238,7 @@ async fn every_bad_flag_is_named_and_the_exit_code_is_64() {
         "--executors",
         "0",
         "--slots",
-        "2000",
+        "5000",
         "--queue",
         "0",
         "--queue-mb",

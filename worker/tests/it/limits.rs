@@ -243,7 +243,11 @@ async fn a_guest_has_no_files_and_its_own_exit_code() {
     assert_eq!(fact(&bad_descriptor, header::EXIT_CODE), Some("8"));
     for code in ["0", "1", "125", "255", "256", "2147483647"] {
         let all_facts = [(header::FACTS, "all")];
-        let exited = rig.caller.ask("wess.invoke.exit-code", &all_facts, code).await.unwrap();
+        let exited = rig
+            .caller
+            .ask("wess.invoke.exit-code", &all_facts, code)
+            .await
+            .unwrap();
         assert_eq!(fact(&exited, header::EXIT_CODE), Some(code));
     }
     rig.is_unharmed().await;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use serde_json::json;
-use wess_harness::NatsServer;
+use wess_harness::{DEADLINE, NatsServer};
 use wess_schemas::{ErrorCode, header};
 
-use crate::rig::{Answered, Rig, add, read, refused, spin, wat};
+use crate::rig::{Answered, Caller, Rig, add, read, refused, spin, wat};
 
 #[tokio::test]
 async fn short_calls_are_answered_promptly_beside_four_guests_that_spin_for_seconds() {
@@ -210,5 +210,46 @@ async fn a_module_that_takes_long_to_compile_holds_up_nobody_but_those_who_wait_
         (outcome.results, outcome.stats.cold),
         (Some(vec![json!(100_000)]), true)
     );
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_burst_beyond_what_a_subscription_holds_gets_one_reply_each() {
+    const CALLERS: usize = 8;
+    const CALLS: usize = 10_000;
+    let rig = Rig::with(&["--executors", "1", "--queue", "1000"], &["upper"]).await;
+    rig.caller.raw("upper", "hello").await.unwrap();
+    let callers = join_all((0..CALLERS).map(|_| Caller::connect(&rig.nats))).await;
+    let replies = join_all(callers.iter().map(async |caller| {
+        let inbox = caller.client.new_inbox();
+        let replies = caller.client.subscribe(format!("{inbox}.*")).await.unwrap();
+        for call in 0..CALLS {
+            let reply = format!("{inbox}.{call}");
+            caller
+                .client
+                .publish_with_reply("wess.invoke.upper", reply, "hello".into())
+                .await
+                .unwrap();
+        }
+        replies
+    }))
+    .await;
+    let succeeded = join_all(replies.into_iter().map(async |mut replies| {
+        let (mut answered, mut succeeded) = (vec![0; CALLS], 0);
+        for _ in 0..CALLS {
+            let reply = tokio::time::timeout(DEADLINE, replies.next()).await;
+            let reply = reply.expect("a call was dropped").unwrap();
+            let call: usize = reply.subject.rsplit('.').next().unwrap().parse().unwrap();
+            answered[call] += 1;
+            match read(reply) {
+                Ok(_) => succeeded += 1,
+                Err(error) => assert_eq!(error.code(), ErrorCode::Overloaded, "{error}"),
+            }
+        }
+        assert!(answered.iter().all(|count| *count == 1));
+        succeeded
+    }))
+    .await;
+    assert!(succeeded.iter().sum::<usize>() > 0, "every call was refused");
     rig.is_unharmed().await;
 }

@@ -118,6 +118,7 @@ async fn other_bytes_under_a_digest_are_never_run() {
     let blobs = assets(&server).await.blobs;
     let digest = digest_of(&wasm(1));
     blobs
+        .store
         .put(digest.to_string().as_str(), &mut wasm(2).as_slice())
         .await
         .unwrap();

@@ -141,20 +141,24 @@ impl Worker {
 
     /// A page of the admin port: its status and its body.
     pub async fn page(&self, path: &str) -> (u16, String) {
-        let address = self.process.value("admin");
-        let mut stream = TcpStream::connect(address.trim_start_matches("http://"))
-            .await
-            .unwrap();
-        stream
-            .write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())
-            .await
-            .unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).await.unwrap();
-        let (head, body) = response.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, body.to_owned())
+        get(&self.process.value("admin"), path).await
     }
+}
+
+/// A page of an HTTP server at `http://address:port`: its status and its body.
+pub async fn get(server: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(server.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    stream
+        .write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
 }
 
 /// A scrape.
@@ -190,12 +194,27 @@ pub struct Caller {
 
 impl Caller {
     pub async fn connect(nats: &NatsServer) -> Self {
-        let options = ConnectOptions::new()
+        Self::connect_with(ConnectOptions::new(), nats).await
+    }
+
+    /// One that a server asks for something first.
+    pub async fn connect_with(options: ConnectOptions, nats: &NatsServer) -> Self {
+        let options = options
             .request_timeout(Some(PATIENCE))
             .subscription_capacity(1 << 16);
         Self {
             client: options.connect(nats.url()).await.unwrap(),
         }
+    }
+
+    /// Waits until the server answers, whatever became of the connection; replies find this caller from then on.
+    pub async fn is_back(&self) {
+        eventually("the server to answer", async || {
+            let attempt = self.client.request("$JS.API.INFO", "".into());
+            let answered = tokio::time::timeout(Duration::from_secs(1), attempt).await;
+            answered.ok()?.ok()
+        })
+        .await;
     }
 
     /// Sends a request and takes whatever comes back.

@@ -25,6 +25,34 @@ pub struct CallInput {
     pub env: BTreeMap<String, String>,
 }
 
+impl CallInput {
+    /// What it holds in memory, about.
+    pub fn size_bytes(&self) -> usize {
+        let env = self
+            .env
+            .iter()
+            .map(|(name, value)| 2 * ENTRY_BYTES + name.len() + value.len());
+        let args = self.args.iter().flatten().map(value_bytes);
+        self.input.as_ref().map_or(0, Bytes::len) + env.sum::<usize>() + args.sum::<usize>()
+    }
+}
+
+/// What a value that is stored by itself takes, its text or numbers not counted.
+const ENTRY_BYTES: usize = size_of::<Value>();
+
+fn value_bytes(value: &Value) -> usize {
+    let inside = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(value_bytes).sum(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| 2 * ENTRY_BYTES + name.len() + value_bytes(value))
+            .sum(),
+    };
+    ENTRY_BYTES + inside
+}
+
 /// A call that fits its module.
 #[derive(Debug)]
 pub enum Plan {

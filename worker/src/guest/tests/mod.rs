@@ -12,6 +12,7 @@ mod refusals;
 mod state_and_log;
 mod traps;
 mod typed;
+mod wasi;
 
 use std::collections::HashMap;
 use std::io::Write;
