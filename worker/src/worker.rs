@@ -96,7 +96,15 @@ impl Worker {
             .stats()
             .register(metrics.sub_registry_with_prefix("wess_worker"));
         let slots = config.executors.get() * config.bounds.slots;
-        metrics::register(metrics, tallies, &registry, budget, control.forged_replies(), fleet, slots);
+        metrics::register(
+            metrics,
+            tallies,
+            &registry,
+            budget,
+            control.forged_replies(),
+            fleet,
+            slots,
+        );
         Ok(Self {
             id,
             subjects,
