@@ -14,6 +14,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use wess_schemas::Digest;
 
+/// What a chunk has at least, on average: each costs a round trip, so that many tiny ones could hold their reader up for hours.
+const MIN_CHUNK_BYTES: u64 = 1024;
+/// Chunks that may be smaller.
+const MAX_SMALL_CHUNKS: u64 = 64;
+
 /// An object store, and the stream below it. Cheap to clone.
 ///
 /// Chunks are read from the stream one by one. The client library makes a consumer for each object that it reads, which
@@ -134,12 +139,14 @@ pub async fn copy(
 ) -> Result<(), ObjectError> {
     let chunks = chunks_of(bucket, object, expected).await?;
     let (mut hasher, mut size, mut sequence) = (Sha256::new(), 0, 0);
+    let mut chunks_left = MAX_SMALL_CHUNKS + expected.size / MIN_CHUNK_BYTES;
     while size < expected.size {
         let chunk = next_chunk(bucket, object, &chunks, sequence + 1).await?;
         (size, sequence) = (size + chunk.payload.len() as u64, chunk.sequence);
-        if size > expected.size {
+        if size > expected.size || chunks_left == 0 {
             return Err(mismatch(object, expected));
         }
+        chunks_left -= 1;
         hasher.update(&chunk.payload);
         sink.write_all(&chunk.payload)
             .await

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::connection::State;
 use async_nats::{Client, Message, Subject, Subscriber};
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
@@ -37,6 +38,8 @@ const MAX_QUERIES: (usize, usize) = (64, 1024);
 const MAX_CHAINS: (usize, usize) = (64, 1024);
 /// How long the last replies may take once grace was cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often to look whether the connection is still there.
+const LOOK: Duration = Duration::from_millis(20);
 /// What headers and protocol add to a reply's body, at most.
 const OVERHEAD_BYTES: usize = 4096;
 
@@ -136,13 +139,18 @@ impl Control {
     }
 
     /// What somebody is told whose request the process does not finish any more.
-    fn cut_short(&self, subject: &str) -> ErrorBody {
+    fn cut_short(&self, subject: &str) -> Reply {
         let text = "the worker stopped before it was done";
-        match self.0.subjects.parse(subject) {
+        let endpoint = self.0.subjects.parse(subject);
+        let error = match endpoint {
             Ok(Endpoint::Chain) => ErrorBody::new(ErrorCode::Internal, text),
             Ok(Endpoint::Store) => ErrorBody::new(ErrorCode::Internal, text).before_guest(),
             _ => ErrorBody::new(ErrorCode::Unavailable, text),
+        };
+        if let Ok(endpoint) = endpoint {
+            self.0.stats.endpoints[EndpointName::of(&endpoint) as usize].count(Duration::ZERO, Some(&error));
         }
+        error_reply(&error)
     }
 
     async fn answer(
@@ -166,6 +174,7 @@ impl Control {
             return reply(store.answer(&headers, payload).await);
         }
         if let Endpoint::Chain = endpoint {
+            let _room = chains.hold(payload.len())?;
             let _pass = running_chains.enter().await?;
             return reply(chains.answer(&headers, &payload, inline_bytes).await);
         }
@@ -228,6 +237,8 @@ impl Server {
     /// Takes messages until shutdown, then those that had been delivered; ends when every one is answered.
     async fn serve(self, mut subscriptions: Vec<Subscriber>, take: impl Fn(&Self, Message)) {
         let (shutdown, cut) = (self.lifecycle.shutdown.clone(), self.lifecycle.cut.clone());
+        // A chain that was delivered still finds executors.
+        let _inside = self.control.0.chains.under_way.token();
         let mut messages = select_all(subscriptions.iter_mut());
         loop {
             tokio::select! {
@@ -240,15 +251,13 @@ impl Server {
         }
         drop(messages);
         let rest = async {
-            drain(&mut subscriptions).await;
-            let mut messages = select_all(subscriptions);
-            while let Some(message) = messages.next().await {
-                take(&self, message);
-            }
+            self.take_delivered(subscriptions, take).await;
             self.tasks.close();
             self.tasks.wait().await;
-            if let Err(error) = self.client.flush().await {
-                tracing::warn!(%error, "the last replies may not have been sent");
+            match tokio::time::timeout(LAST_WORDS, self.client.flush()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the last replies may not have been sent"),
+                Err(_) => tracing::warn!("NATS is away: the last replies may not have been sent"),
             }
         };
         let too_late = async {
@@ -258,6 +267,23 @@ impl Server {
         tokio::select! {
             () = rest => (),
             () = too_late => tracing::error!(requests = self.tasks.len(), "requests are left without an answer"),
+        }
+    }
+
+    /// Takes what was delivered before the subscriptions end. A connection that is away delivers nothing and ends nothing.
+    async fn take_delivered(&self, mut subscriptions: Vec<Subscriber>, take: impl Fn(&Self, Message)) {
+        let is_connected = || self.client.connection_state() == State::Connected;
+        if is_connected() {
+            drain(&mut subscriptions).await;
+        }
+        let mut messages = select_all(subscriptions);
+        loop {
+            match tokio::time::timeout(LOOK, messages.next()).await {
+                Ok(Some(message)) => take(self, message),
+                Ok(None) => return,
+                Err(_) if !is_connected() => return,
+                Err(_) => {}
+            }
         }
     }
 
@@ -282,10 +308,10 @@ impl Server {
         let server = self.clone();
         self.spawn("answer a request", async move {
             let inline_bytes = server.client.max_payload() / 2;
-            let cut_short = server.control.cut_short(&request.subject);
+            let subject = request.subject.clone();
             let answering = server.control.handle(request, inline_bytes);
             let answer = server.lifecycle.cut.run_until_cancelled(answering).await;
-            let answer = answer.unwrap_or_else(|| error_reply(&cut_short));
+            let answer = answer.unwrap_or_else(|| server.control.cut_short(&subject));
             if let Some(reply) = reply {
                 server.send(reply, answer).await;
             }

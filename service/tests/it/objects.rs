@@ -107,6 +107,29 @@ async fn an_object_put_by_another_client_is_read() {
 }
 
 #[tokio::test]
+async fn an_object_of_countless_tiny_chunks_is_given_up() {
+    let server = NatsServer::start();
+    let store = store(&server).await;
+    for (bytes, is_read) in [(64, true), (66, false)] {
+        let expected = objects::put(&store, "ours", &*vec![7; bytes], 100).await.unwrap();
+        let metadata = ObjectMetadata {
+            name: "crumbs".into(),
+            chunk_size: Some(1),
+            ..Default::default()
+        };
+        store.store.put(metadata, &mut &*vec![7; bytes]).await.unwrap();
+        let copied = copy(&store, "crumbs", expected).await;
+        match copied {
+            Ok(read) => assert!(is_read && read.len() == bytes),
+            Err(error) => assert!(
+                !is_read && matches!(error, ObjectError::Mismatch { .. }),
+                "{error}"
+            ),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_is_away_is_unavailable() {
     let mut server = NatsServer::start();
     let store = store(&server).await;

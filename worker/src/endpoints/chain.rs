@@ -63,9 +63,9 @@ impl Chains {
         trace: Option<TraceParent>,
         inline_bytes: usize,
     ) -> Result<ChainOutcome, ErrorBody> {
-        let _request = self.hold(payload.len())?;
         let request: ChainRequest = serde_json::from_slice(payload).map_err(invalid)?;
         let (steps, mut input) = parse(request)?;
+        let _steps = self.hold(steps.iter().map(Call::size_bytes).sum())?;
         let inline_bytes = inline_bytes / (steps.len() + 1);
         let (mut done, mut _held) = (Vec::<Outcome>::new(), None);
         for (at, mut step) in steps.into_iter().enumerate() {
@@ -75,25 +75,19 @@ impl Chains {
                 Err(error) => Err(error),
             };
             let (outcome, output) = recorded.map_err(|error| failed_at(at, &done, error))?;
-            _held = Some(self.hold(2 * output.len()).map_err(|mut error| {
-                error.error.guest_ran = true;
-                failed_at(at, &done, error)
-            })?);
             done.push(outcome);
+            _held = Some(self.hold(2 * output.len()).map_err(|full| {
+                let text = format!("the guest answered, but {}", full.error.message);
+                failed_at(at, &done, ErrorBody::new(ErrorCode::Internal, text))
+            })?);
             input = Input::Bytes(output);
         }
         Ok(outcome(done))
     }
 
     /// Room for so many bytes, if chains do not hold too much already.
-    fn hold(&self, bytes: usize) -> Result<SemaphorePermit<'_>, ErrorBody> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        self.room.try_acquire_many(kib).map_err(|_| {
-            ErrorBody::new(
-                ErrorCode::Overloaded,
-                "the chains on this worker hold as much as they may",
-            )
-        })
+    pub fn hold(&self, bytes: usize) -> Result<SemaphorePermit<'_>, ErrorBody> {
+        hold(&self.room, bytes)
     }
 
     async fn step(&self, mut call: Call, input: Input) -> Result<Finished, ErrorBody> {
@@ -134,6 +128,16 @@ impl Chains {
         };
         Ok((invoke::outcome(finished, shown, &self.worker), output))
     }
+}
+
+fn hold(room: &Semaphore, bytes: usize) -> Result<SemaphorePermit<'_>, ErrorBody> {
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    room.try_acquire_many(kib).map_err(|_| {
+        ErrorBody::new(
+            ErrorCode::Overloaded,
+            "the chains on this worker hold as much as they may",
+        )
+    })
 }
 
 /// What a header would say of one call stands in the steps of a chain.
@@ -202,4 +206,28 @@ fn failed_at(at: usize, done: &[Outcome], mut error: ErrorBody) -> ErrorBody {
 
 fn invalid(why: impl std::fmt::Display) -> ErrorBody {
     ErrorBody::new(ErrorCode::InvalidRequest, why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_chains_hold_is_bounded_and_given_back() {
+        let room = Semaphore::new(2);
+        let held = hold(&room, 1025).unwrap();
+        assert_eq!(hold(&room, 1).unwrap_err().code(), ErrorCode::Overloaded);
+        drop(held);
+        assert!(hold(&room, 2049).is_err() && hold(&room, 2048).is_ok());
+    }
+
+    #[test]
+    fn a_step_counts_what_its_arguments_take_and_not_their_text_alone() {
+        let nested: ChainRequest = serde_json::from_value(
+            serde_json::json!({"steps": [{"module": "a", "args": [vec![[0; 0]; 1000]]}]}),
+        )
+        .unwrap();
+        let (steps, _) = parse(nested).unwrap();
+        assert!(steps[0].size_bytes() > 1000 * size_of::<serde_json::Value>());
+    }
 }

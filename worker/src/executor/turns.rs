@@ -1,6 +1,7 @@
 //! The executor's own loop. Each turn takes everything that has arrived, then runs guests for about a millisecond,
 //! then writes the replies; so it sees a backlog while there is time to refuse it, and the socket is never forgotten.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -70,7 +71,7 @@ pub struct Executor {
     pub(super) suspended: FuturesUnordered<Suspended<Running>>,
     slow_lane: SlowLane<Running>,
     slow_ends: mpsc::UnboundedReceiver<(GuestEnd, Running)>,
-    outbox: Vec<(Subject, Reply)>,
+    outbox: VecDeque<(Subject, Reply)>,
     /// NATS went away and took no more replies, until it takes one again.
     replies_stuck: bool,
     pub(super) logs: TaskTracker,
@@ -117,7 +118,7 @@ impl Executor {
             suspended: FuturesUnordered::new(),
             slow_lane,
             slow_ends,
-            outbox: Vec::new(),
+            outbox: VecDeque::new(),
             replies_stuck: false,
             logs,
             sweep,
@@ -161,8 +162,7 @@ impl Executor {
     /// Hands replies to the connection. While NATS is away it keeps some thousands for its return; what no longer fits is
     /// dropped, after one wait for room, so that calls from this process go on.
     async fn send_replies(&mut self) {
-        let mut replies = std::mem::take(&mut self.outbox).into_iter();
-        while let Some((subject, Reply { headers, payload })) = replies.next() {
+        while let Some((subject, Reply { headers, payload })) = self.outbox.pop_front() {
             let mut publish = pin!(self.client.publish_with_headers(subject, headers, payload));
             let published = match poll!(publish.as_mut()) {
                 Poll::Ready(published) => Some(published),
@@ -176,7 +176,8 @@ impl Executor {
                 Some(Ok(())) => {}
                 Some(Err(error)) => tracing::warn!(%error, "a reply was not published"),
                 None => {
-                    let dropped = replies.len() + 1;
+                    let dropped = self.outbox.len() + 1;
+                    self.outbox.clear();
                     self.tally.replies_dropped.add(dropped as u64);
                     return tracing::error!(dropped, "NATS takes no more replies: dropped them");
                 }
@@ -417,7 +418,7 @@ impl Executor {
 
     pub(super) fn send(&mut self, sending: Sending) {
         match sending {
-            Sending::Publish(subject, reply) => self.outbox.push((subject, reply)),
+            Sending::Publish(subject, reply) => self.outbox.push_back((subject, reply)),
             Sending::Done | Sending::Store(..) => {}
         }
     }

@@ -9,7 +9,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use wess_schemas::error::ErrorBody;
@@ -18,7 +18,13 @@ use wess_service::lifecycle::Lifecycle;
 
 type Flight<T> = Shared<BoxFuture<'static, Result<T, ErrorBody>>>;
 type Landing<T> = oneshot::Sender<Result<T, ErrorBody>>;
-type Board<K, T> = Arc<Mutex<HashMap<K, Flight<T>>>>;
+type Board<K, T> = Arc<Mutex<HashMap<K, Boarding<T>>>>;
+
+/// A load that may be joined. Held by the board until the process stops, then only by who waits for it.
+struct Boarding<T> {
+    flight: WeakShared<BoxFuture<'static, Result<T, ErrorBody>>>,
+    held: Option<Flight<T>>,
+}
 
 /// The loads that are under way, by key.
 pub(super) struct Flights<K, T> {
@@ -30,7 +36,7 @@ pub(super) struct Flights<K, T> {
 
 impl<K, T> Flights<K, T>
 where
-    K: Copy + Eq + Hash + Send + 'static,
+    K: Copy + Eq + Hash + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
     /// Must be called on the main runtime.
@@ -59,8 +65,8 @@ where
     /// The flight to wait for; with the end to report to, when it is a new one.
     fn board_flight(&self, key: K) -> (Flight<T>, Option<Landing<T>>) {
         let mut board = lock(&self.board);
-        if let Some(flight) = board.get(&key) {
-            return (flight.clone(), None);
+        if let Some(flight) = board.get(&key).and_then(|boarding| boarding.flight.upgrade()) {
+            return (flight, None);
         }
         let (landed, waiting) = oneshot::channel();
         let lost = || Err(ErrorBody::new(ErrorCode::Internal, "loading the module failed").before_guest());
@@ -68,7 +74,10 @@ where
             .map(move |result| result.unwrap_or_else(|_| lost()))
             .boxed()
             .shared();
-        board.insert(key, flight.clone());
+        if let Some(weak) = flight.downgrade() {
+            let held = Some(flight.clone());
+            board.insert(key, Boarding { flight: weak, held });
+        }
         (flight, Some(landed))
     }
 
@@ -83,10 +92,10 @@ where
         };
         let (shutdown, cut) = (self.lifecycle.shutdown.clone(), self.lifecycle.cut.clone());
         let flight = async move {
-            let (mut landed, mut departed) = (landed, Some(departed));
+            let mut landed = landed;
             let deserted = async {
                 shutdown.cancelled().await;
-                departed = None;
+                departed.let_go();
                 tokio::select! {
                     () = landed.closed() => {}
                     () = cut.cancelled() => {}
@@ -110,13 +119,22 @@ struct Departed<K: Eq + Hash, T> {
     board: Board<K, T>,
 }
 
+impl<K: Eq + Hash, T> Departed<K, T> {
+    /// From now on the load is held by those alone who wait for it.
+    fn let_go(&self) {
+        if let Some(boarding) = lock(&self.board).get_mut(&self.key) {
+            boarding.held = None;
+        }
+    }
+}
+
 impl<K: Eq + Hash, T> Drop for Departed<K, T> {
     fn drop(&mut self) {
         lock(&self.board).remove(&self.key);
     }
 }
 
-fn lock<K, T>(board: &Board<K, T>) -> MutexGuard<'_, HashMap<K, Flight<T>>> {
+fn lock<K, T>(board: &Board<K, T>) -> MutexGuard<'_, HashMap<K, Boarding<T>>> {
     board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -124,6 +142,7 @@ fn lock<K, T>(board: &Board<K, T>) -> MutexGuard<'_, HashMap<K, Flight<T>>> {
 mod tests {
     use super::*;
     use futures_util::future::join_all;
+    use futures_util::poll;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     #[tokio::test]
@@ -149,5 +168,24 @@ mod tests {
         let failed = flights.join(1, || async { panic!("a bug of ours") }).await;
         assert_eq!(failed.unwrap_err().code(), ErrorCode::Internal);
         assert!(lock(&flights.board).is_empty());
+    }
+
+    #[tokio::test]
+    async fn at_shutdown_loads_that_nobody_waits_for_end_and_others_are_still_shared() {
+        let lifecycle = Lifecycle::default();
+        let flights = Flights::<u8, u32>::new("load", &lifecycle);
+        let (finish, finished) = oneshot::channel();
+        let mut deserted = Box::pin(flights.join(1, std::future::pending));
+        let mut waiting = Box::pin(flights.join(2, || async { Ok(finished.await.unwrap()) }));
+        assert!(poll!(&mut deserted).is_pending() && poll!(&mut waiting).is_pending());
+        drop(deserted);
+        lifecycle.shutdown.cancel();
+        while lock(&flights.board).contains_key(&1) {
+            tokio::task::yield_now().await;
+        }
+        let mut joined = Box::pin(flights.join(2, || async { panic!("it is under way") }));
+        assert!(poll!(&mut joined).is_pending());
+        finish.send(7).unwrap();
+        assert_eq!((waiting.await.unwrap(), joined.await.unwrap()), (7, 7));
     }
 }
