@@ -5,7 +5,7 @@ use wess_harness::NatsServer;
 use wess_schemas::Digest;
 use wess_service::objects::{self, Bucket, ObjectError, Stored};
 
-use crate::support::assets;
+use crate::support::{assets, jetstream};
 
 async fn store(server: &NatsServer) -> Bucket {
     assets(server).await.blobs
@@ -110,17 +110,23 @@ async fn an_object_put_by_another_client_is_read() {
 async fn an_object_of_countless_tiny_chunks_is_given_up() {
     let server = NatsServer::start();
     let store = store(&server).await;
-    for (bytes, is_read) in [(64, true), (66, false)] {
-        let expected = objects::put(&store, "ours", &*vec![7; bytes], 100).await.unwrap();
-        let metadata = ObjectMetadata {
-            name: "crumbs".into(),
-            chunk_size: Some(1),
-            ..Default::default()
-        };
-        store.store.put(metadata, &mut &*vec![7; bytes]).await.unwrap();
-        let copied = copy(&store, "crumbs", expected).await;
-        match copied {
-            Ok(read) => assert!(is_read && read.len() == bytes),
+    let jetstream = jetstream(&server).await;
+    let stream = jetstream.get_stream("OBJ_wess-blobs").await.unwrap();
+    for (chunks, is_read) in [(64, true), (65, false)] {
+        let expected = objects::put(&store, "crumbs", &*vec![7; chunks], 100)
+            .await
+            .unwrap();
+        let subject = format!(
+            "$O.wess-blobs.C.{}",
+            store.store.info("crumbs").await.unwrap().nuid
+        );
+        stream.purge().filter(&subject).await.unwrap();
+        for _ in 0..chunks {
+            let published = jetstream.publish(subject.clone(), vec![7].into()).await;
+            published.unwrap().await.unwrap();
+        }
+        match copy(&store, "crumbs", expected).await {
+            Ok(read) => assert!(is_read && read == vec![7; chunks]),
             Err(error) => assert!(
                 !is_read && matches!(error, ObjectError::Mismatch { .. }),
                 "{error}"
