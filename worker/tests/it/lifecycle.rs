@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::{RequestErrorKind, Subscriber};
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use serde_json::json;
 use wess_harness::{NatsServer, Process, Signal, eventually};
 use wess_schemas::ErrorCode;
@@ -152,6 +153,37 @@ async fn a_stopping_worker_answers_every_call_that_it_was_given() {
     for call in calls.into_iter().chain(queued) {
         call.await.unwrap().unwrap();
     }
+}
+
+#[tokio::test]
+async fn chains_that_were_delivered_before_a_stop_are_finished() {
+    let mut rig = Rig::start(&["in_place"]).await;
+    rig.worker.process.signal(Signal::STOP);
+    let chain = json!({"steps": ["in-place", "in-place"], "input": "hello"});
+    let chains = join_all((0..10).map(|_| rig.caller.chain(chain.clone())));
+    let stop = async {
+        // The server answers in order: with this it has delivered the chains too.
+        let nobody = rig.caller.send("nobody.listens", &[], "").await;
+        assert!(matches!(nobody, Err(RequestErrorKind::NoResponders)));
+        rig.worker.process.signal(Signal::TERM);
+        rig.worker.process.signal(Signal::CONT);
+    };
+    let (answered, ()) = tokio::join!(chains, stop);
+    for outcome in answered {
+        assert_eq!(outcome.unwrap().steps.len(), 2);
+    }
+    assert_eq!(rig.worker.process.wait_exit().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_worker_whose_server_is_away_stops_without_waiting_for_its_grace() {
+    let mut rig = Rig::start(&[]).await;
+    rig.nats.kill();
+    eventually("the worker to miss its server", async || {
+        (rig.worker.page("/readyz").await.0 == 503).then_some(())
+    })
+    .await;
+    assert_eq!(rig.worker.process.stop().code(), Some(0));
 }
 
 #[tokio::test]
