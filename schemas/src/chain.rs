@@ -34,6 +34,15 @@ pub struct ChainRequest {
     pub wait_ms: Option<u64>,
 }
 
+impl ChainRequest {
+    /// Whether it, or one of its steps, says how long to wait for a slot.
+    pub fn waits(&self) -> bool {
+        let step_waits =
+            |step: &ChainStep| matches!(step, ChainStep::Invocation(call) if call.wait_ms.is_some());
+        self.wait_ms.is_some() || self.steps.iter().any(step_waits)
+    }
+}
+
 /// A module reference, or an Invocation without input.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]

@@ -46,6 +46,26 @@ pub const OUTPUT_REF: &str = "Wess-Output-Ref";
 pub const MODULE_VERSION: &str = "Wess-Module-Version";
 /// Out, on guest logs: `log` or `stderr`.
 pub const LOG_STREAM: &str = "Wess-Log-Stream";
+/// On queued calls: where the caller waits for the reply.
+pub const REPLY_TO: &str = "Wess-Reply-To";
+/// On queued calls: the subject that was asked.
+pub const SUBJECT: &str = "Wess-Subject";
+/// On queued calls: until when the call may wait, in milliseconds since 1970.
+pub const DEADLINE_MS: &str = "Wess-Deadline-Ms";
+/// On queued calls: begins the names of the caller's own headers, none of which NATS shall take for its own.
+pub const CALLER_PREFIX: &str = "Wess-Caller-";
+/// On dead letters: why.
+pub const REASON: &str = "Wess-Reason";
+/// On dead letters: how often a guest ended.
+pub const ATTEMPTS: &str = "Wess-Attempts";
+/// On dead letters: how often NATS handed the job over.
+pub const DELIVERIES: &str = "Wess-Deliveries";
+/// On dead letters: when the job was submitted, in RFC 3339.
+pub const SUBMITTED: &str = "Wess-Submitted";
+/// On dead letters: how the last attempt ended, as an error in JSON.
+pub const LAST_ERROR: &str = "Wess-Last-Error";
+/// On webhooks: when it was signed, and the signature.
+pub const SIGNATURE: &str = "Wess-Signature";
 /// Out, on errors: the message for people (NATS Services convention).
 pub const SERVICE_ERROR: &str = "Nats-Service-Error";
 /// Out, on errors: the HTTP status (NATS Services convention).

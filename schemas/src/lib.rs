@@ -12,6 +12,7 @@ pub mod error_code;
 pub mod header;
 pub mod id;
 pub mod invocation;
+pub mod job;
 pub mod limits;
 pub mod module;
 pub mod outcome;

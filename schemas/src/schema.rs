@@ -3,7 +3,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{beat, chain, error, invocation, module, outcome, payload, store};
+use crate::{beat, chain, error, invocation, job, module, outcome, payload, store};
 
 /// Every message a client can meet, as `(file name without ending, schema)`.
 pub fn all() -> Vec<(&'static str, Schema)> {
@@ -22,6 +22,16 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("module-head", schema::<module::ModuleHead>()),
         ("module-version", schema::<module::ModuleVersion>()),
         ("payload-ref", schema::<payload::PayloadRef>()),
+        ("job-request", schema::<job::JobRequest>()),
+        ("job-record", schema::<job::JobRecord>()),
+        ("job-wait-request", schema::<job::JobWaitRequest>()),
+        ("job-list-request", schema::<job::JobListRequest>()),
+        ("job-list", schema::<job::JobList>()),
+        ("dead-letter", schema::<job::DeadLetter>()),
+        ("dead-list-request", schema::<job::DeadListRequest>()),
+        ("dead-list", schema::<job::DeadList>()),
+        ("dead-purge-request", schema::<job::DeadPurgeRequest>()),
+        ("dead-purged", schema::<job::DeadPurged>()),
         ("worker-beat", schema::<beat::WorkerBeat>()),
         ("error", schema::<error::ErrorBody>()),
     ]

@@ -2,6 +2,8 @@
 //!
 //! Refuses to publish anywhere a caller could have meant as a forgery: see [`Subjects::may_reply_to`].
 
+mod queue;
+
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -9,8 +11,12 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
 
-use crate::id::{InvalidName, ModuleName, Tenant};
+use crate::id::{InvalidName, JobId, ModuleName, Tenant};
 use crate::reference::{FunctionName, Reference};
+pub use queue::{
+    CALLS_CONSUMER, CALLS_STREAM, DEAD_STREAM, JOB_PAYLOADS_BUCKET, JOBS_CONSUMER, JOBS_STREAM, Queue,
+    RESULTS_BUCKET, SWEEP_CONSUMER, TIMERS_CONSUMER, TIMERS_STREAM, max_deliveries_advisory, result_key,
+};
 
 /// KV bucket of module records.
 pub const MODULES_BUCKET: &str = "wess-modules";
@@ -83,6 +89,24 @@ pub enum Endpoint {
     ModulesTag(ModuleName),
     /// Where to read a module's bytes.
     ModulesFetch(Reference),
+    /// Submit a job.
+    JobsSubmit,
+    /// One job's record.
+    JobsGet(JobId),
+    /// One job's record, once the job has ended.
+    JobsWait(JobId),
+    /// Cancel a job.
+    JobsCancel(JobId),
+    /// A page of jobs.
+    JobsList,
+    /// A page of dead letters.
+    DeadList,
+    /// One dead letter.
+    DeadGet(JobId),
+    /// Submit a dead letter's job again.
+    DeadRedrive(JobId),
+    /// Delete dead letters.
+    DeadPurge,
 }
 
 /// A subject that is none of ours, or names something that cannot exist.
@@ -122,6 +146,15 @@ impl Subjects {
             Endpoint::ModulesDelete(module) => format!("{prefix}.modules.delete.{module}"),
             Endpoint::ModulesTag(name) => format!("{prefix}.modules.tag.{name}"),
             Endpoint::ModulesFetch(module) => format!("{prefix}.modules.fetch.{module}"),
+            Endpoint::JobsSubmit => format!("{prefix}.jobs.submit"),
+            Endpoint::JobsGet(job) => format!("{prefix}.jobs.get.{job}"),
+            Endpoint::JobsWait(job) => format!("{prefix}.jobs.wait.{job}"),
+            Endpoint::JobsCancel(job) => format!("{prefix}.jobs.cancel.{job}"),
+            Endpoint::JobsList => format!("{prefix}.jobs.list"),
+            Endpoint::DeadList => format!("{prefix}.dead.list"),
+            Endpoint::DeadGet(job) => format!("{prefix}.dead.get.{job}"),
+            Endpoint::DeadRedrive(job) => format!("{prefix}.dead.redrive.{job}"),
+            Endpoint::DeadPurge => format!("{prefix}.dead.purge"),
         }
     }
 
@@ -133,6 +166,16 @@ impl Subjects {
     /// What to subscribe to for everything under `modules`.
     pub fn modules_wildcard(&self) -> String {
         format!("{}.modules.>", self.prefix)
+    }
+
+    /// What to subscribe to for everything under `jobs`.
+    pub fn jobs_wildcard(&self) -> String {
+        format!("{}.jobs.>", self.prefix)
+    }
+
+    /// What to subscribe to for everything under `dead`.
+    pub fn dead_wildcard(&self) -> String {
+        format!("{}.dead.>", self.prefix)
     }
 
     /// Where workers beat.
@@ -161,6 +204,8 @@ impl Subjects {
             ("chain", None) => Ok(Endpoint::Chain),
             ("store", None) => Ok(Endpoint::Store),
             ("modules", Some(rest)) => parse_modules(rest).unwrap_or_else(|| Err(unknown())),
+            ("jobs", Some(rest)) => parse_jobs(rest).unwrap_or_else(|| Err(unknown())),
+            ("dead", Some(rest)) => parse_dead(rest).unwrap_or_else(|| Err(unknown())),
             _ => Err(unknown()),
         }
     }
@@ -208,6 +253,37 @@ fn parse_modules(rest: &str) -> Option<Result<Endpoint, InvalidSubject>> {
         ),
         _ => None,
     }
+}
+
+fn parse_jobs(rest: &str) -> Option<Result<Endpoint, InvalidSubject>> {
+    match rest {
+        "submit" => return Some(Ok(Endpoint::JobsSubmit)),
+        "list" => return Some(Ok(Endpoint::JobsList)),
+        _ => {}
+    }
+    let (verb, which) = rest.split_once('.')?;
+    let endpoint = match verb {
+        "get" => Endpoint::JobsGet,
+        "wait" => Endpoint::JobsWait,
+        "cancel" => Endpoint::JobsCancel,
+        _ => return None,
+    };
+    Some(which.parse().map(endpoint).map_err(InvalidSubject::Name))
+}
+
+fn parse_dead(rest: &str) -> Option<Result<Endpoint, InvalidSubject>> {
+    match rest {
+        "list" => return Some(Ok(Endpoint::DeadList)),
+        "purge" => return Some(Ok(Endpoint::DeadPurge)),
+        _ => {}
+    }
+    let (verb, which) = rest.split_once('.')?;
+    let endpoint = match verb {
+        "get" => Endpoint::DeadGet,
+        "redrive" => Endpoint::DeadRedrive,
+        _ => return None,
+    };
+    Some(which.parse().map(endpoint).map_err(InvalidSubject::Name))
 }
 
 /// A key of the bucket `wess-modules`.
@@ -270,6 +346,15 @@ mod tests {
             Endpoint::ModulesDelete(module.clone()),
             Endpoint::ModulesTag("hello".parse().unwrap()),
             Endpoint::ModulesFetch(module),
+            Endpoint::JobsSubmit,
+            Endpoint::JobsGet("a".parse().unwrap()),
+            Endpoint::JobsWait("B_9-".parse().unwrap()),
+            Endpoint::JobsCancel("a".parse().unwrap()),
+            Endpoint::JobsList,
+            Endpoint::DeadList,
+            Endpoint::DeadGet("a".parse().unwrap()),
+            Endpoint::DeadRedrive("a".parse().unwrap()),
+            Endpoint::DeadPurge,
         ];
         for endpoint in endpoints {
             assert_eq!(
@@ -292,6 +377,10 @@ mod tests {
             "wess.modules.get",
             "wess.chain.x",
             "wess.modules.list.x",
+            "wess.jobs",
+            "wess.jobs.get",
+            "wess.jobs.submit.x",
+            "wess.dead.purge.x",
         ] {
             assert!(
                 matches!(subjects().parse(bad), Err(InvalidSubject::Unknown(_))),
@@ -303,6 +392,8 @@ mod tests {
             "wess.invoke.",
             "wess.modules.get.A",
             "wess.modules.tag.a@1",
+            "wess.jobs.get.a.b",
+            "wess.dead.get.",
         ] {
             assert!(
                 matches!(subjects().parse(bad), Err(InvalidSubject::Name(_))),
@@ -341,7 +432,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_subject_makes_the_parser_panic_and_what_parses_builds_back(subject in "wess\\.(invoke|modules\\.[a-z]{3,6}|chain|store)(\\.\\PC{0,40})?|\\PC{0,60}") {
+        fn no_subject_makes_the_parser_panic_and_what_parses_builds_back(subject in "wess\\.(invoke|modules\\.[a-z]{3,6}|jobs\\.[a-z]{3,6}|chain|store)(\\.\\PC{0,40})?|\\PC{0,60}") {
             if let Ok(endpoint) = subjects().parse(&subject) {
                 prop_assert_eq!(subjects().parse(&subjects().endpoint(&endpoint)).unwrap(), endpoint);
             }

@@ -11,14 +11,20 @@ use async_nats::jetstream::kv::{self, Store};
 use async_nats::jetstream::object_store;
 use async_nats::jetstream::stream::StorageType;
 use wess_schemas::Tenant;
-use wess_schemas::subject::{BLOBS_BUCKET, MODULES_BUCKET, PAYLOADS_BUCKET, state_bucket};
+use wess_schemas::subject::{
+    BLOBS_BUCKET, JOB_PAYLOADS_BUCKET, MODULES_BUCKET, PAYLOADS_BUCKET, RESULTS_BUCKET, Subjects,
+    state_bucket,
+};
 
 use crate::objects::Bucket;
+use crate::queue::assets::{QueueAssets, ensure_queue};
 
 /// Earlier revisions of a module record that NATS keeps.
 const MODULES_HISTORY: i64 = 5;
 /// How long a payload can be fetched.
 const PAYLOADS_MAX_AGE: Duration = Duration::from_secs(60 * 60);
+/// No age ends it.
+const FOREVER: Duration = Duration::ZERO;
 
 /// How assets are made, where they are not there yet.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,11 +32,36 @@ pub struct AssetOptions {
     /// On how many NATS servers each asset is kept, when this process is the one that makes it.
     #[arg(long, env = "WESS_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub replicas: u8,
+    /// How long the record of a job is kept once nothing changes it any more, in hours.
+    #[arg(long, env = "WESS_RESULTS_HOURS", default_value_t = 24, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..=8760))]
+    pub results_hours: u32,
+    /// Jobs that may wait at once; the next one is refused as queue_full.
+    #[arg(long, env = "WESS_MAX_JOBS", default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    pub max_jobs: i64,
+    /// How long a worker may be silent about a job before another one gets it, in seconds.
+    #[arg(long, env = "WESS_ACK_WAIT_S", default_value_t = 30, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub ack_wait_s: u32,
+    /// The subjects that streams hold: those under `--prefix`. Not an option of its own.
+    #[arg(skip)]
+    pub subjects: Subjects,
+}
+
+impl AssetOptions {
+    /// How long a worker may be silent about a message that it has.
+    pub fn ack_wait(&self) -> Duration {
+        Duration::from_secs(u64::from(self.ack_wait_s))
+    }
 }
 
 impl Default for AssetOptions {
     fn default() -> Self {
-        Self { replicas: 1 }
+        Self {
+            replicas: 1,
+            results_hours: 24,
+            max_jobs: 1_000_000,
+            ack_wait_s: 30,
+            subjects: Subjects::default(),
+        }
     }
 }
 
@@ -45,6 +76,12 @@ pub struct Assets {
     pub payloads: Bucket,
     /// Guest state of the default tenant.
     pub state: Store,
+    /// Records of jobs.
+    pub results: Store,
+    /// Large payloads of jobs.
+    pub job_payloads: Bucket,
+    /// The queue's consumers.
+    pub queue: QueueAssets,
 }
 
 /// An asset is neither there nor can it be made.
@@ -56,21 +93,37 @@ pub struct AssetError {
     source: async_nats::Error,
 }
 
+impl AssetError {
+    pub(crate) fn new(asset: &str, source: impl Into<async_nats::Error>) -> Self {
+        Self {
+            asset: asset.into(),
+            source: source.into(),
+        }
+    }
+}
+
 /// Opens every asset, making those that are missing.
 pub async fn ensure_assets(jetstream: &Context, options: &AssetOptions) -> Result<Assets, AssetError> {
     let replicas = usize::from(options.replicas);
     let state = state_bucket(&Tenant::default());
-    let (modules, blobs, payloads, state) = tokio::try_join!(
-        ensure_kv(jetstream, MODULES_BUCKET, MODULES_HISTORY, replicas),
-        ensure_objects(jetstream, BLOBS_BUCKET, Duration::ZERO, replicas),
+    let results_age = Duration::from_secs(u64::from(options.results_hours) * 3600);
+    let (modules, blobs, payloads, state, results, job_payloads, queue) = tokio::try_join!(
+        ensure_kv(jetstream, MODULES_BUCKET, MODULES_HISTORY, FOREVER, replicas),
+        ensure_objects(jetstream, BLOBS_BUCKET, FOREVER, replicas),
         ensure_objects(jetstream, PAYLOADS_BUCKET, PAYLOADS_MAX_AGE, replicas),
-        ensure_kv(jetstream, &state, 1, replicas),
+        ensure_kv(jetstream, &state, 1, FOREVER, replicas),
+        ensure_kv(jetstream, RESULTS_BUCKET, 1, results_age, replicas),
+        ensure_objects(jetstream, JOB_PAYLOADS_BUCKET, FOREVER, replicas),
+        ensure_queue(jetstream, options),
     )?;
     Ok(Assets {
         modules,
         blobs,
         payloads,
         state,
+        results,
+        job_payloads,
+        queue,
     })
 }
 
@@ -78,11 +131,13 @@ async fn ensure_kv(
     jetstream: &Context,
     asset: &str,
     history: i64,
+    max_age: Duration,
     num_replicas: usize,
 ) -> Result<Store, AssetError> {
     let config = kv::Config {
         bucket: asset.into(),
         history,
+        max_age,
         storage: StorageType::File,
         num_replicas,
         ..Default::default()
@@ -117,14 +172,11 @@ async fn ensure_objects(
     .await?;
     Bucket::new(jetstream, store, asset)
         .await
-        .map_err(|error| AssetError {
-            asset: asset.into(),
-            source: error.into(),
-        })
+        .map_err(|error| AssetError::new(asset, error))
 }
 
 /// Get, else make, else get what another process made meanwhile with other settings.
-async fn ensure<T, G, C>(
+pub(crate) async fn ensure<T, G, C>(
     asset: &str,
     get: impl Fn() -> G,
     create: impl FnOnce() -> C,
@@ -149,7 +201,7 @@ where
 }
 
 /// A `Result` whose error can be boxed, whichever it is.
-trait ResultOf<T> {
+pub(crate) trait ResultOf<T> {
     fn boxed(self) -> Result<T, async_nats::Error>;
 }
 

@@ -132,6 +132,10 @@ impl WorkerOptions {
             memory_bytes: defaults.default.memory_bytes.min(ceiling.memory_bytes),
             ..defaults.default
         };
+        let assets = AssetOptions {
+            subjects: nats.subjects.clone(),
+            ..self.assets.clone()
+        };
         Ok(Config {
             nats,
             registry: self.registry.clone(),
@@ -146,7 +150,7 @@ impl WorkerOptions {
                 .map_or_else(memory::default_budget_bytes, |mb| mb * MIB),
             policy: LimitPolicy { default, ceiling },
             grace: Duration::from_secs(self.grace_s),
-            assets: self.assets.clone(),
+            assets,
         })
     }
 }

@@ -188,6 +188,7 @@ impl Control {
             Endpoint::Store | Endpoint::Chain | Endpoint::Invoke | Endpoint::InvokeRaw(..) => Err(
                 ErrorBody::new(ErrorCode::InvalidRequest, "the control plane runs no guests"),
             ),
+            _ => Err(ErrorBody::new(ErrorCode::Unsupported, "there are no jobs yet")),
         }
     }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use wess_schemas::error_code::ErrorCode;
-use wess_schemas::{ErrorBody, beat, chain, invocation, module, outcome, payload, schema, store};
+use wess_schemas::{ErrorBody, beat, chain, invocation, job, module, outcome, payload, schema, store};
 
 use crate::{folder, stems};
 
@@ -32,6 +32,16 @@ const MESSAGES: &[(&str, RoundTrip)] = &[
     ("module-head", round_trip::<module::ModuleHead>),
     ("module-version", round_trip::<module::ModuleVersion>),
     ("payload-ref", round_trip::<payload::PayloadRef>),
+    ("job-request", round_trip::<job::JobRequest>),
+    ("job-record", round_trip::<job::JobRecord>),
+    ("job-wait-request", round_trip::<job::JobWaitRequest>),
+    ("job-list-request", round_trip::<job::JobListRequest>),
+    ("job-list", round_trip::<job::JobList>),
+    ("dead-letter", round_trip::<job::DeadLetter>),
+    ("dead-list-request", round_trip::<job::DeadListRequest>),
+    ("dead-list", round_trip::<job::DeadList>),
+    ("dead-purge-request", round_trip::<job::DeadPurgeRequest>),
+    ("dead-purged", round_trip::<job::DeadPurged>),
     ("worker-beat", round_trip::<beat::WorkerBeat>),
 ];
 
@@ -98,6 +108,11 @@ fn a_field_that_nobody_knows_is_refused_in_requests_and_fits_no_schema() {
         "list-request",
         "tag-request",
         "payload-ref",
+        "job-request",
+        "job-wait-request",
+        "job-list-request",
+        "dead-list-request",
+        "dead-purge-request",
     ] {
         let mut message = golden(name);
         message["colour"] = "red".into();

@@ -100,8 +100,14 @@ async fn too_many_replicas_for_the_cluster_are_an_error() {
     let server = NatsServer::start();
     let context = async_nats::jetstream::new(connect(&server).await.client);
     assert!(
-        ensure_assets(&context, &AssetOptions { replicas: 3 })
-            .await
-            .is_err()
+        ensure_assets(
+            &context,
+            &AssetOptions {
+                replicas: 3,
+                ..AssetOptions::default()
+            }
+        )
+        .await
+        .is_err()
     );
 }

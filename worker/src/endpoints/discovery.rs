@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
-use wess_schemas::limits::{MAX_CHAIN_STEPS, MAX_INPUT_BYTES};
-use wess_schemas::subject::{Endpoint, QUEUE_GROUP, Subjects};
+use wess_schemas::subject::{QUEUE_GROUP, Subjects};
 use wess_schemas::{ErrorBody, WorkerId};
 use wess_service::bus::Reply;
 
 use super::json_reply;
+pub use super::names::EndpointName;
 
 /// The service's name.
 pub const SERVICE: &str = "wess";
@@ -114,154 +114,6 @@ impl EndpointStats {
         }
     }
 }
-
-/// The endpoints of the service, in the order in which INFO lists them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndpointName {
-    /// `wess.invoke`
-    Invoke,
-    /// `wess.invoke.>`
-    InvokeRaw,
-    /// `wess.chain`
-    Chain,
-    /// `wess.store`
-    Store,
-    /// `wess.modules.list`
-    List,
-    /// `wess.modules.get.*`
-    Get,
-    /// `wess.modules.delete.*`
-    Delete,
-    /// `wess.modules.tag.*`
-    Tag,
-    /// `wess.modules.fetch.*`
-    Fetch,
-}
-
-impl EndpointName {
-    /// Every endpoint.
-    pub const ALL: [Self; 9] = [
-        Self::Invoke,
-        Self::InvokeRaw,
-        Self::Chain,
-        Self::Store,
-        Self::List,
-        Self::Get,
-        Self::Delete,
-        Self::Tag,
-        Self::Fetch,
-    ];
-
-    /// The endpoint that a subject belongs to.
-    pub fn of(endpoint: &Endpoint) -> Self {
-        match endpoint {
-            Endpoint::Invoke => Self::Invoke,
-            Endpoint::InvokeRaw(..) => Self::InvokeRaw,
-            Endpoint::Chain => Self::Chain,
-            Endpoint::Store => Self::Store,
-            Endpoint::ModulesList => Self::List,
-            Endpoint::ModulesGet(_) => Self::Get,
-            Endpoint::ModulesDelete(_) => Self::Delete,
-            Endpoint::ModulesTag(_) => Self::Tag,
-            Endpoint::ModulesFetch(_) => Self::Fetch,
-        }
-    }
-
-    /// The name in the Services API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Invoke => "invoke",
-            Self::InvokeRaw => "invoke-raw",
-            Self::Chain => "chain",
-            Self::Store => "store",
-            Self::List => "modules-list",
-            Self::Get => "modules-get",
-            Self::Delete => "modules-delete",
-            Self::Tag => "modules-tag",
-            Self::Fetch => "modules-fetch",
-        }
-    }
-
-    fn subject(self, subjects: &Subjects) -> String {
-        let modules = |tail: &str| subjects.modules_wildcard().replace('>', tail);
-        match self {
-            Self::Invoke => subjects.endpoint(&Endpoint::Invoke),
-            Self::InvokeRaw => subjects.invoke_wildcard(),
-            Self::Chain => subjects.endpoint(&Endpoint::Chain),
-            Self::Store => subjects.endpoint(&Endpoint::Store),
-            Self::List => subjects.endpoint(&Endpoint::ModulesList),
-            Self::Get => modules("get.*"),
-            Self::Delete => modules("delete.*"),
-            Self::Tag => modules("tag.*"),
-            Self::Fetch => modules("fetch.*"),
-        }
-    }
-
-    /// What it takes and gives: media types, and schemas by their file names.
-    fn metadata(self, max_module_bytes: u64) -> BTreeMap<&'static str, String> {
-        let invoke = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Nats-Msg-Id, traceparent";
-        let raw = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Wess-Input-Ref, Wess-Facts, Nats-Msg-Id, traceparent";
-        let facts: &[(&str, &str)] = match self {
-            Self::Invoke => &[
-                ("accepts", JSON),
-                ("request", "invocation"),
-                ("response", "outcome"),
-                ("headers", invoke),
-            ],
-            Self::InvokeRaw => &[
-                ("accepts", "*/*"),
-                ("request", "raw input"),
-                ("response", "raw output"),
-                ("headers", raw),
-            ],
-            Self::Chain => &[
-                ("accepts", JSON),
-                ("request", "chain-request"),
-                ("response", "chain-outcome"),
-                ("headers", "Nats-Msg-Id, traceparent"),
-            ],
-            Self::Store => &[
-                (
-                    "accepts",
-                    "application/wasm with the header Wess-Module, application/json without",
-                ),
-                ("request", "store-request"),
-                ("response", "module"),
-                (
-                    "headers",
-                    "Wess-Module, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel",
-                ),
-            ],
-            Self::List => &[
-                ("accepts", JSON),
-                ("request", "list-request"),
-                ("response", "module-list"),
-            ],
-            Self::Get => &[("accepts", NOTHING), ("response", "module")],
-            Self::Delete => &[("accepts", NOTHING), ("response", "deleted")],
-            Self::Tag => &[
-                ("accepts", JSON),
-                ("request", "tag-request"),
-                ("response", "module"),
-            ],
-            Self::Fetch => &[("accepts", NOTHING), ("response", "blob-location")],
-        };
-        let bound = match self {
-            Self::Invoke | Self::InvokeRaw => Some(("max_input_bytes", MAX_INPUT_BYTES)),
-            Self::Chain => Some(("max_steps", MAX_CHAIN_STEPS as u64)),
-            Self::Store => Some(("max_module_bytes", max_module_bytes)),
-            Self::List | Self::Get | Self::Delete | Self::Tag | Self::Fetch => None,
-        };
-        let facts = facts.iter().map(|(name, fact)| (*name, (*fact).to_owned()));
-        facts
-            .chain([("errors", "error".to_owned())])
-            .chain(bound.map(|(name, bound)| (name, bound.to_string())))
-            .collect()
-    }
-}
-
-const JSON: &str = "application/json";
-const NOTHING: &str = "an empty body";
 
 /// What each endpoint has done. Asked at each STATS; must not block.
 pub type CountRequests = Arc<dyn Fn(EndpointName) -> EndpointCounts + Send + Sync>;

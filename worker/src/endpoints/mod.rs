@@ -4,6 +4,7 @@ pub mod chain;
 pub mod discovery;
 pub mod invoke;
 pub mod modules;
+mod names;
 pub mod store;
 
 use async_nats::HeaderMap;

@@ -8,23 +8,32 @@ use crate::rig::{Caller, Rig, Worker, parse};
 const VERBS: [(&str, &str); 3] = [("PING", "ping"), ("INFO", "info"), ("STATS", "stats")];
 
 /// Each endpoint in its order: subject, request, media types, response, headers that count.
-const ENDPOINTS: [(&str, &str, &str, &str, &str); 9] = [
+const ENDPOINTS: [(&str, &str, &str, &str, &str); 18] = [
     ("wess.invoke", "invocation", JSON, "outcome", OF_CALLS),
     ("wess.invoke.>", "raw input", "*/*", "raw output", OF_RAW_CALLS),
-    ("wess.chain", "chain-request", JSON, "chain-outcome", OF_CHAINS),
+    ("wess.chain", "chain-request", JSON, "chain-outcome", WITH_KEY),
     ("wess.store", "store-request", MODULES, "module", OF_STORES),
     ("wess.modules.list", "list-request", JSON, "module-list", ""),
     ("wess.modules.get.*", "", NOTHING, "module", ""),
     ("wess.modules.delete.*", "", NOTHING, "deleted", ""),
     ("wess.modules.tag.*", "tag-request", JSON, "module", ""),
     ("wess.modules.fetch.*", "", NOTHING, "blob-location", ""),
+    ("wess.jobs.submit", "job-request", JSON, "job-record", WITH_KEY),
+    ("wess.jobs.get.*", "", NOTHING, "job-record", ""),
+    ("wess.jobs.wait.*", "job-wait-request", JSON, "job-record", ""),
+    ("wess.jobs.cancel.*", "", NOTHING, "job-record", ""),
+    ("wess.jobs.list", "job-list-request", JSON, "job-list", ""),
+    ("wess.dead.list", "dead-list-request", JSON, "dead-list", ""),
+    ("wess.dead.get.*", "", NOTHING, "dead-letter", ""),
+    ("wess.dead.redrive.*", "", NOTHING, "job-record", ""),
+    ("wess.dead.purge", "dead-purge-request", JSON, "dead-purged", ""),
 ];
 const JSON: &str = "application/json";
 const NOTHING: &str = "an empty body";
 const MODULES: &str = "application/wasm with the header Wess-Module, application/json without";
 const OF_CALLS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Nats-Msg-Id, traceparent";
 const OF_RAW_CALLS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Wess-Input-Ref, Wess-Facts, Nats-Msg-Id, traceparent";
-const OF_CHAINS: &str = "Nats-Msg-Id, traceparent";
+const WITH_KEY: &str = "Nats-Msg-Id, traceparent";
 const OF_STORES: &str = "Wess-Module, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel";
 
 async fn ask(caller: &Caller, subject: &str) -> Value {
