@@ -227,9 +227,11 @@ mod tests {
     use axum::body::to_bytes;
     use serde_json::json;
     use wess_schemas::Digest;
+    use wess_schemas::payload::PayloadBucket;
 
     fn stored(name: &str, bytes: impl Into<Bytes>) -> (PayloadRef, Bytes) {
         let reference = PayloadRef {
+            bucket: PayloadBucket::default(),
             object: name.into(),
             digest: Digest::from_bytes([0; 32]),
             size: 1,

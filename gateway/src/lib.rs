@@ -30,7 +30,6 @@ use wess_schemas::subject::Subjects;
 use wess_service::assets::Assets;
 use wess_service::bus::Bus;
 use wess_service::lifecycle::{Failure, Lifecycle};
-use wess_service::payloads::Payloads;
 
 pub use metrics::Metrics;
 
@@ -98,7 +97,7 @@ impl Gateway {
         App {
             workers: Workers::new(self.bus, self.subjects, self.http.max_run),
             stores: Stores {
-                payloads: Payloads::new(self.assets.payloads),
+                payloads: self.assets.payloads(),
                 blobs: self.assets.blobs,
             },
             admission: Admission::new(self.http.max_in_flight, self.http.max_buffered_mb),

@@ -17,6 +17,7 @@ use wess_schemas::subject::{
 };
 
 use crate::objects::Bucket;
+use crate::payloads::Payloads;
 use crate::queue::assets::{QueueAssets, ensure_queue};
 
 /// Earlier revisions of a module record that NATS keeps.
@@ -82,6 +83,13 @@ pub struct Assets {
     pub job_payloads: Bucket,
     /// The queue's consumers.
     pub queue: QueueAssets,
+}
+
+impl Assets {
+    /// The object stores of payloads.
+    pub fn payloads(&self) -> Payloads {
+        Payloads::new(self.payloads.clone(), self.job_payloads.clone())
+    }
 }
 
 /// An asset is neither there nor can it be made.

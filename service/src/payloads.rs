@@ -1,4 +1,5 @@
-//! Payloads too large for a message: they travel as an object of `wess-payloads` and a reference to it.
+//! Payloads too large for a message: they travel as an object and a reference to it. Those of calls are forgotten within
+//! the hour, those of jobs go with their job.
 //!
 //! A reference comes from a stranger: what it names is bounded by the reader and verified before it is handed out.
 
@@ -6,19 +7,21 @@ use async_nats::jetstream::Context;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use uuid::Uuid;
+use wess_schemas::JobId;
 use wess_schemas::error_code::ErrorCode;
-use wess_schemas::payload::PayloadRef;
-use wess_schemas::subject::PAYLOADS_BUCKET;
+use wess_schemas::payload::{PayloadBucket, PayloadRef};
+use wess_schemas::subject::{JOB_PAYLOADS_BUCKET, PAYLOADS_BUCKET};
 
 use crate::objects::{self, Bucket, ObjectError, Stored};
 
 /// The largest name of an object that is looked up; ours have 36 bytes.
 const MAX_NAME_BYTES: usize = 128;
 
-/// The object store of payloads. Cheap to clone.
+/// The object stores of payloads. Cheap to clone.
 #[derive(Clone)]
 pub struct Payloads {
-    bucket: Bucket,
+    calls: Bucket,
+    jobs: Bucket,
 }
 
 /// Why a payload could not be stored or fetched.
@@ -57,16 +60,29 @@ impl PayloadError {
 impl Payloads {
     /// The payloads of the server behind `jetstream`, which must be there.
     pub async fn open(jetstream: &Context) -> Result<Self, async_nats::Error> {
-        let store = jetstream.get_object_store(PAYLOADS_BUCKET).await?;
-        Ok(Self::new(Bucket::new(jetstream, store, PAYLOADS_BUCKET).await?))
+        let open = async |name| {
+            let store = jetstream.get_object_store(name).await?;
+            Ok::<_, async_nats::Error>(Bucket::new(jetstream, store, name).await?)
+        };
+        Ok(Self::new(
+            open(PAYLOADS_BUCKET).await?,
+            open(JOB_PAYLOADS_BUCKET).await?,
+        ))
     }
 
-    /// Payloads in `bucket`.
-    pub fn new(bucket: Bucket) -> Self {
-        Self { bucket }
+    /// Payloads of calls and of jobs.
+    pub fn new(calls: Bucket, jobs: Bucket) -> Self {
+        Self { calls, jobs }
     }
 
-    /// Stores bytes under a new name.
+    fn bucket(&self, bucket: PayloadBucket) -> &Bucket {
+        match bucket {
+            PayloadBucket::Calls => &self.calls,
+            PayloadBucket::Jobs => &self.jobs,
+        }
+    }
+
+    /// Stores a call's bytes under a new name.
     pub async fn put(&self, bytes: &[u8]) -> Result<PayloadRef, PayloadError> {
         self.put_stream(bytes, bytes.len() as u64).await
     }
@@ -78,8 +94,30 @@ impl Payloads {
         limit: u64,
     ) -> Result<PayloadRef, PayloadError> {
         let object = Uuid::new_v4().to_string();
-        let Stored { digest, size } = objects::put(&self.bucket, &object, source, limit).await?;
-        Ok(PayloadRef { object, digest, size })
+        self.put_as(PayloadBucket::Calls, object, source, limit).await
+    }
+
+    /// Stores a job's bytes under a new name that begins with the job's id.
+    pub async fn put_for_job(&self, job_id: &JobId, bytes: &[u8]) -> Result<PayloadRef, PayloadError> {
+        let object = format!("{job_id}.{}", Uuid::new_v4().simple());
+        self.put_as(PayloadBucket::Jobs, object, bytes, bytes.len() as u64)
+            .await
+    }
+
+    async fn put_as(
+        &self,
+        bucket: PayloadBucket,
+        object: String,
+        source: impl AsyncRead + Unpin,
+        limit: u64,
+    ) -> Result<PayloadRef, PayloadError> {
+        let Stored { digest, size } = objects::put(self.bucket(bucket), &object, source, limit).await?;
+        Ok(PayloadRef {
+            bucket,
+            object,
+            digest,
+            size,
+        })
     }
 
     /// Fetches a payload of at most `limit` bytes. What it returns has the reference's size and digest.
@@ -98,7 +136,12 @@ impl Payloads {
         limit: u64,
         sink: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), PayloadError> {
-        let PayloadRef { object, digest, size } = reference;
+        let PayloadRef {
+            bucket,
+            object,
+            digest,
+            size,
+        } = reference;
         if *size > limit {
             return Err(PayloadError::TooLarge { size: *size, limit });
         }
@@ -106,7 +149,7 @@ impl Payloads {
             return Err(PayloadError::InvalidName);
         }
         Ok(objects::copy(
-            &self.bucket,
+            self.bucket(*bucket),
             object,
             Stored {
                 digest: *digest,
@@ -117,9 +160,9 @@ impl Payloads {
         .await?)
     }
 
-    /// Deletes a payload that was used. A failure is only logged: the store forgets it within the hour anyway.
+    /// Deletes a payload that was used. A failure is only logged: it is forgotten sooner or later anyway.
     pub async fn discard(&self, reference: &PayloadRef) {
-        if let Err(error) = objects::delete(&self.bucket, &reference.object).await {
+        if let Err(error) = objects::delete(self.bucket(reference.bucket), &reference.object).await {
             tracing::debug!(object = reference.object, %error, "a used payload was not deleted");
         }
     }

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use wess_harness::eventually;
 use wess_schemas::header;
-use wess_schemas::payload::PayloadRef;
+use wess_schemas::payload::{PayloadBucket, PayloadRef};
 use wess_schemas::{ErrorBody, ErrorCode};
 use wess_service::bus::Request;
 
@@ -297,6 +297,7 @@ async fn an_output_with_other_bytes_than_its_digest_is_not_handed_out() {
     let known = told.clone();
     let workers = Workers::answering(move |_| {
         let forged = PayloadRef {
+            bucket: PayloadBucket::default(),
             digest: digest(b"other"),
             ..known.lock().unwrap()[0].clone()
         };

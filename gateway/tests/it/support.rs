@@ -168,7 +168,7 @@ impl House {
     }
 
     pub fn payloads(&self) -> Payloads {
-        Payloads::new(self.assets.payloads.clone())
+        self.assets.payloads()
     }
 
     pub fn metrics(&self) -> String {

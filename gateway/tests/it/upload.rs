@@ -6,7 +6,7 @@ use serde_json::{Value, json as value};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use wess_schemas::ErrorCode;
-use wess_schemas::payload::PayloadRef;
+use wess_schemas::payload::{PayloadBucket, PayloadRef};
 use wess_schemas::store::STORE_TIMEOUT;
 use wess_service::bus::{BusError, Request};
 use wess_service::payloads::Payloads;
@@ -98,6 +98,7 @@ impl Fetching {
         let payloads = self.payloads.lock().unwrap().clone().unwrap();
         for size in [64 * 1024 * 1024, 600_000, 3] {
             let reference = PayloadRef {
+                bucket: PayloadBucket::default(),
                 object: object.clone(),
                 digest,
                 size,
@@ -277,6 +278,7 @@ async fn an_upload_stays_while_a_worker_may_still_be_at_it() {
         assert_eq!(request.timeout, STORE_TIMEOUT);
         let sent: Value = serde_json::from_slice(&request.payload).unwrap();
         let reference = PayloadRef {
+            bucket: PayloadBucket::default(),
             object: sent["object"].as_str().unwrap().into(),
             digest: digest(&wasm),
             size: wasm.len() as u64,

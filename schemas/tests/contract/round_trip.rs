@@ -11,7 +11,7 @@ use wess_schemas::beat::WorkerBeat;
 use wess_schemas::chain::{ChainOutcome, ChainRequest, ChainStep};
 use wess_schemas::module::{Abi, FunctionExport, ListRequest, TagRequest, ValueType, VersionSummary};
 use wess_schemas::outcome::{ModuleRun, RunStats};
-use wess_schemas::payload::PayloadRef;
+use wess_schemas::payload::{PayloadBucket, PayloadRef};
 use wess_schemas::store::StoreRequest;
 use wess_schemas::subject::Prefix;
 use wess_schemas::timestamp::Timestamp;
@@ -101,7 +101,7 @@ prop_compose! {
 
 prop_compose! {
     fn payload_ref()(object in text(), digest in digest(), size in any::<u64>()) -> PayloadRef {
-        PayloadRef { object, digest, size }
+        PayloadRef { bucket: PayloadBucket::default(), object, digest, size }
     }
 }
 

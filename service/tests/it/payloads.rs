@@ -8,7 +8,7 @@ use wess_service::payloads::Payloads;
 use crate::support::assets;
 
 async fn payloads(server: &NatsServer) -> Payloads {
-    Payloads::new(assets(server).await.payloads)
+    assets(server).await.payloads()
 }
 
 #[tokio::test]

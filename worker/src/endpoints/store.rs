@@ -10,10 +10,9 @@ use bytes::Bytes;
 use wess_schemas::header::{self, CallHeaders};
 use wess_schemas::limits::{LimitPolicy, Limits, MIB};
 use wess_schemas::module::Module;
-use wess_schemas::payload::PayloadRef;
+use wess_schemas::payload::{PayloadBucket, PayloadRef};
 use wess_schemas::store::{StoreRequest, StoreSource};
 use wess_schemas::{Digest, ErrorBody, ErrorCode, ModuleName};
-use wess_service::payloads::Payloads;
 
 use crate::fleet::Fleet;
 use crate::registry::{NewModule, Registry};
@@ -66,7 +65,8 @@ impl StoreEndpoint {
     }
 
     async fn fetch(&self, digest: Digest, object: String) -> Result<Bytes, ErrorBody> {
-        let uploads = self.registry.storage().assets().await?.payloads;
+        let assets = self.registry.storage().assets().await?;
+        let uploads = assets.payloads.clone();
         let size = match uploads.store.info(&object).await {
             Ok(info) => info.size as u64,
             Err(error) if matches!(error.kind(), InfoErrorKind::NotFound | InfoErrorKind::InvalidName) => {
@@ -81,8 +81,14 @@ impl StoreEndpoint {
             }
         };
         self.check_size(size)?;
-        let reference = PayloadRef { object, digest, size };
-        let fetched = Payloads::new(uploads).get(&reference, self.max_bytes).await;
+        let bucket = PayloadBucket::Calls;
+        let reference = PayloadRef {
+            bucket,
+            object,
+            digest,
+            size,
+        };
+        let fetched = assets.payloads().get(&reference, self.max_bytes).await;
         fetched.map_err(|error| {
             tracing::debug!(%error, cause = error.source(), "an upload could not be fetched");
             ErrorBody::new(error.code(), error.to_string())

@@ -14,7 +14,7 @@ use wess_schemas::error::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
 use wess_schemas::payload::PayloadRef;
 use wess_service::assets::{AssetOptions, Assets, ensure_assets};
-use wess_service::payloads::{PayloadError, Payloads};
+use wess_service::payloads::PayloadError;
 
 /// Bounds one attempt to open all assets.
 const ENSURE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ impl Storage {
 
     /// Stores a payload that is too large for a message.
     async fn put_payload(&self, bytes: &[u8]) -> Result<PayloadRef, ErrorBody> {
-        let payloads = Payloads::new(self.assets().await?.payloads);
+        let payloads = self.assets().await?.payloads();
         payloads.put(bytes).await.map_err(|error| self.told(&error))
     }
 
@@ -91,7 +91,7 @@ impl Storage {
 
     /// Fetches a payload of at most `limit_bytes`, verified.
     pub async fn get_payload(&self, stored: &PayloadRef, limit_bytes: u64) -> Result<Bytes, ErrorBody> {
-        let payloads = Payloads::new(self.assets().await?.payloads);
+        let payloads = self.assets().await?.payloads();
         payloads
             .get(stored, limit_bytes)
             .await

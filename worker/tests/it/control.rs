@@ -6,7 +6,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use wess_harness::{NatsServer, eventually};
 use wess_service::bus::{Bus, Request};
-use wess_service::payloads::Payloads;
 
 use crate::support::{Running, assets, digest_of, wasm};
 
@@ -48,7 +47,7 @@ async fn a_module_is_stored_in_three_forms_and_each_says_that_it_has_spread() {
         (&json!("within"), &json!({ "fuel": 9 }))
     );
 
-    let uploads = Payloads::new(assets(&server).await.payloads);
+    let uploads = assets(&server).await.payloads();
     let upload = uploads.put(&wasm(3)).await.unwrap();
     let order = json!({ "name": "uploaded", "digest": upload.digest, "object": upload.object });
     let uploaded = worker.ask("wess.store", order.to_string()).await;

@@ -1,7 +1,7 @@
 //! Payloads too large for a message: they travel as an object and its reference, verified in both directions.
 
 use serde_json::json;
-use wess_schemas::payload::PayloadRef;
+use wess_schemas::payload::{PayloadBucket, PayloadRef};
 use wess_schemas::{ErrorCode, header};
 use wess_service::payloads::Payloads;
 
@@ -11,7 +11,7 @@ use crate::support::{assets, digest_of};
 const MIB: usize = 1 << 20;
 
 async fn payloads(rig: &Rig) -> Payloads {
-    Payloads::new(assets(&rig.nats).await.payloads)
+    assets(&rig.nats).await.payloads()
 }
 
 #[tokio::test]
@@ -92,6 +92,7 @@ async fn a_reference_that_is_not_what_it_says_is_refused_before_any_guest_runs()
     for (reference, code) in [
         (
             PayloadRef {
+                bucket: PayloadBucket::default(),
                 digest: digest_of(b"other"),
                 ..upload.clone()
             },
@@ -99,6 +100,7 @@ async fn a_reference_that_is_not_what_it_says_is_refused_before_any_guest_runs()
         ),
         (
             PayloadRef {
+                bucket: PayloadBucket::default(),
                 size: 999,
                 ..upload.clone()
             },
@@ -106,6 +108,7 @@ async fn a_reference_that_is_not_what_it_says_is_refused_before_any_guest_runs()
         ),
         (
             PayloadRef {
+                bucket: PayloadBucket::default(),
                 size: 1001,
                 ..upload.clone()
             },
@@ -113,6 +116,7 @@ async fn a_reference_that_is_not_what_it_says_is_refused_before_any_guest_runs()
         ),
         (
             PayloadRef {
+                bucket: PayloadBucket::default(),
                 size: (10 << 20) + 1,
                 ..upload.clone()
             },
@@ -120,6 +124,7 @@ async fn a_reference_that_is_not_what_it_says_is_refused_before_any_guest_runs()
         ),
         (
             PayloadRef {
+                bucket: PayloadBucket::default(),
                 object: "nothing-there".into(),
                 ..upload.clone()
             },
@@ -127,6 +132,7 @@ async fn a_reference_that_is_not_what_it_says_is_refused_before_any_guest_runs()
         ),
         (
             PayloadRef {
+                bucket: PayloadBucket::default(),
                 object: String::new(),
                 ..upload.clone()
             },
@@ -134,6 +140,7 @@ async fn a_reference_that_is_not_what_it_says_is_refused_before_any_guest_runs()
         ),
         (
             PayloadRef {
+                bucket: PayloadBucket::default(),
                 object: "x".repeat(129),
                 ..upload.clone()
             },
@@ -141,6 +148,7 @@ async fn a_reference_that_is_not_what_it_says_is_refused_before_any_guest_runs()
         ),
         (
             PayloadRef {
+                bucket: PayloadBucket::default(),
                 object: "a.>".into(),
                 ..upload.clone()
             },

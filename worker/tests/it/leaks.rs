@@ -9,7 +9,6 @@ use serde_json::json;
 use wess_harness::{eventually, guest};
 use wess_schemas::payload::PayloadRef;
 use wess_schemas::{ErrorBody, ErrorCode, header};
-use wess_service::payloads::Payloads;
 
 use crate::rig::{Answered, Caller, Rig, nap, spin, wat};
 use crate::support::assets;
@@ -182,7 +181,9 @@ async fn thousands_of_mixed_calls_leave_neither_memory_nor_files_behind() {
     let large = r#"(module (import "host" "set_output" (func $set (param i32 i32))) (memory (export "memory") 12)
         (func (export "process") (param i32 i32) (result i32) (call $set (i32.const 0) (i32.const 700000)) (i32.const 0)))"#;
     rig.caller.store("large", wat(large)).await;
-    let upload = Payloads::new(assets(&rig.nats).await.payloads)
+    let upload = assets(&rig.nats)
+        .await
+        .payloads()
         .put(&guest("wordcount"))
         .await
         .unwrap();

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use wess_harness::{NatsServer, guest};
 use wess_schemas::module::Abi;
 use wess_schemas::{ErrorCode, header};
-use wess_service::payloads::Payloads;
 
 use crate::rig::{Rig, parse, refused, refused_naming, wat};
 use crate::support::{assets, digest_of};
@@ -173,10 +172,7 @@ async fn a_module_is_stored_in_each_of_the_three_forms() {
         json!({"name": "within", "wasm_base64": BASE64.encode(&wasm), "limits": {"timeout_ms": 100}});
     let within: wess_schemas::module::Module = rig.caller.ask_json("wess.store", &within).await.unwrap();
     assert_eq!((within.digest, within.limits.timeout_ms), (raw.digest, Some(100)));
-    let upload = Payloads::new(assets(&rig.nats).await.payloads)
-        .put(&wasm)
-        .await
-        .unwrap();
+    let upload = assets(&rig.nats).await.payloads().put(&wasm).await.unwrap();
     let upload = json!({"name": "upload", "digest": upload.digest, "object": upload.object});
     let uploaded: wess_schemas::module::Module = rig.caller.ask_json("wess.store", &upload).await.unwrap();
     assert_eq!(uploaded.digest, raw.digest);
@@ -247,7 +243,7 @@ async fn a_store_request_that_names_no_module_or_no_bytes_is_refused() {
             rig.caller.try_store(name, wasm.clone()).await,
         );
     }
-    let payloads = Payloads::new(assets(&rig.nats).await.payloads);
+    let payloads = assets(&rig.nats).await.payloads();
     let upload = payloads.put(&wasm).await.unwrap();
     for (request, named) in [
         (json!({"name": "a"}), "wasm_base64"),
@@ -372,10 +368,7 @@ async fn a_module_larger_than_allowed_is_refused_with_its_size() {
         "1 MiB",
         rig.caller.try_store("large", large.clone()).await,
     );
-    let upload = Payloads::new(assets(&rig.nats).await.payloads)
-        .put(&large)
-        .await
-        .unwrap();
+    let upload = assets(&rig.nats).await.payloads().put(&large).await.unwrap();
     let upload = json!({"name": "large", "digest": upload.digest, "object": upload.object});
     refused(
         ErrorCode::PayloadTooLarge,

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use wess_harness::{eventually, guest};
 use wess_schemas::ErrorCode;
 use wess_schemas::payload::PayloadRef;
-use wess_service::payloads::Payloads;
 
 use crate::faults::{ATTEMPT, answers_again};
 use crate::rig::{Rig, Worker, parse, refused, refused_naming, wat};
@@ -145,9 +144,7 @@ const LARGE: &str = r#"(module (import "host" "set_output" (func $set (param i32
 async fn without_payloads() -> (Rig, PayloadRef) {
     let rig = Rig::with(&["--executors", "1"], &["upper", "wordcount"]).await;
     rig.caller.store("large", wat(LARGE)).await;
-    let upload = Payloads::new(assets(&rig.nats).await.payloads)
-        .put(&guest("add"))
-        .await;
+    let upload = assets(&rig.nats).await.payloads().put(&guest("add")).await;
     let upload = upload.unwrap();
     rig.caller
         .invoke(json!({"module": "wordcount", "input_ref": upload}))
@@ -167,9 +164,7 @@ async fn an_input_by_reference_without_a_place_for_payloads_is_unavailable_and_t
     let by_reference = json!({"module": "wordcount", "input_ref": upload});
     let error = refused(ErrorCode::Unavailable, rig.caller.invoke(by_reference).await);
     assert!(error.error.retryable && !error.error.guest_ran);
-    let again = Payloads::new(assets(&rig.nats).await.payloads)
-        .put(b"hello big world")
-        .await;
+    let again = assets(&rig.nats).await.payloads().put(b"hello big world").await;
     let outcome = rig
         .caller
         .invoke(json!({"module": "wordcount", "input_ref": again.unwrap()}))
@@ -204,9 +199,7 @@ async fn a_store_by_object_without_a_place_for_payloads_is_unavailable_and_the_n
         .ask_json::<Value>("wess.store", &order("lost", &upload))
         .await;
     assert!(refused(ErrorCode::Unavailable, answered).error.retryable);
-    let again = Payloads::new(assets(&rig.nats).await.payloads)
-        .put(&guest("upper"))
-        .await;
+    let again = assets(&rig.nats).await.payloads().put(&guest("upper")).await;
     let stored = rig
         .caller
         .ask_json::<Value>("wess.store", &order("found", &again.unwrap()))
