@@ -54,6 +54,8 @@ pub const SUBJECT: &str = "Wess-Subject";
 pub const DEADLINE_MS: &str = "Wess-Deadline-Ms";
 /// On queued calls: begins the names of the caller's own headers, none of which NATS shall take for its own.
 pub const CALLER_PREFIX: &str = "Wess-Caller-";
+/// On jobs: SHA-256 of the request as it was submitted.
+pub const REQUEST_DIGEST: &str = "Wess-Request-Digest";
 /// On dead letters: why.
 pub const REASON: &str = "Wess-Reason";
 /// On dead letters: how often a guest ended.

@@ -13,6 +13,17 @@ impl Timestamp {
     pub fn now() -> Self {
         Self(OffsetDateTime::now_utc())
     }
+
+    /// Reads RFC 3339.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parsed = OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339);
+        parsed.ok().map(Self)
+    }
+
+    /// As the calendar has it.
+    pub fn instant(self) -> OffsetDateTime {
+        self.0
+    }
 }
 
 impl From<OffsetDateTime> for Timestamp {

@@ -11,6 +11,7 @@ use wess_service::nats::{NatsConfig, NatsOptions};
 
 use crate::executor::Bounds;
 use crate::memory;
+use crate::queue::webhook::WebhookOptions;
 use crate::registry::RegistryOptions;
 
 /// Most executors a process may have.
@@ -62,6 +63,9 @@ pub struct WorkerOptions {
     /// How assets in JetStream are made.
     #[command(flatten)]
     pub assets: AssetOptions,
+    /// Where jobs may be told of.
+    #[command(flatten)]
+    pub webhooks: WebhookOptions,
     /// What the local disk may hold and what modules may be.
     // Last, as its heading holds for every option after it.
     #[command(flatten)]
@@ -87,6 +91,8 @@ pub struct Config {
     pub grace: Duration,
     /// How assets in JetStream are made.
     pub assets: AssetOptions,
+    /// Where jobs may be told of.
+    pub webhooks: WebhookOptions,
 }
 
 impl WorkerOptions {
@@ -151,6 +157,7 @@ impl WorkerOptions {
             policy: LimitPolicy { default, ceiling },
             grace: Duration::from_secs(self.grace_s),
             assets,
+            webhooks: self.webhooks.clone(),
         })
     }
 }

@@ -14,16 +14,18 @@ use futures_util::stream::select_all;
 use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 use tokio_util::task::TaskTracker;
-use wess_schemas::limits::LimitPolicy;
 use wess_schemas::subject::{Endpoint, QUEUE_GROUP, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode, WorkerId};
 use wess_service::bus::{Reply, Request};
 use wess_service::lifecycle::Lifecycle;
 
 use crate::endpoints::chain::Chains;
+use crate::endpoints::dead::DeadEndpoint;
 use crate::endpoints::discovery::{
     CountRequests, Discovery, EndpointCounts, EndpointName, EndpointStats, Question,
 };
+use crate::endpoints::job_list;
+use crate::endpoints::jobs::JobsEndpoint;
 use crate::endpoints::modules::ModulesEndpoint;
 use crate::endpoints::store::StoreEndpoint;
 use crate::endpoints::{error_reply, json_reply};
@@ -36,6 +38,10 @@ const MAX_STORES: (usize, usize) = (4, 64);
 const MAX_QUERIES: (usize, usize) = (64, 1024);
 /// Chains at once, and waiting.
 const MAX_CHAINS: (usize, usize) = (64, 1024);
+/// Requests that wait for the end of a job at once; each has a subscription.
+const MAX_WAITS: usize = 4096;
+/// Lists of jobs at once, and waiting: each has the server name every job there is.
+const MAX_LISTS: (usize, usize) = (2, 64);
 /// How long the last replies may take once grace was cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often to look whether the connection is still there.
@@ -53,10 +59,12 @@ pub struct ControlParts {
     pub registry: Registry,
     /// The fleet it is in.
     pub fleet: Fleet,
-    /// What limits a module may have.
-    pub policy: LimitPolicy,
-    /// Most bytes of Wasm in one module.
-    pub max_module_bytes: u64,
+    /// What stores modules.
+    pub store: Arc<StoreEndpoint>,
+    /// Durable jobs.
+    pub jobs: JobsEndpoint,
+    /// Those that were given up.
+    pub dead: DeadEndpoint,
     /// Chains of calls.
     pub chains: Chains,
     /// What the endpoints have done that executors serve.
@@ -69,13 +77,17 @@ pub struct Control(Arc<Inner>);
 
 struct Inner {
     subjects: Subjects,
-    store: StoreEndpoint,
+    store: Arc<StoreEndpoint>,
     modules: ModulesEndpoint,
     chains: Chains,
     running_chains: Gate,
     discovery: Discovery,
     stores: Gate,
     queries: Gate,
+    jobs: JobsEndpoint,
+    dead: DeadEndpoint,
+    waits: Gate,
+    lists: Gate,
     stats: Arc<ControlStats>,
 }
 
@@ -94,27 +106,28 @@ impl Control {
             subjects,
             registry,
             fleet,
-            policy,
-            max_module_bytes,
+            store,
+            jobs,
+            dead,
             chains,
             call_counts,
         } = parts;
+        let max_module_bytes = store.max_bytes;
         let stats = Arc::new(ControlStats::default());
         let counts = count_requests(stats.clone(), call_counts);
         Self(Arc::new(Inner {
             discovery: Discovery::new(worker, subjects.clone(), max_module_bytes, counts),
             subjects,
-            store: StoreEndpoint {
-                registry: registry.clone(),
-                fleet: fleet.clone(),
-                policy,
-                max_bytes: max_module_bytes,
-            },
+            store,
             modules: ModulesEndpoint { registry, fleet },
             chains,
             running_chains: Gate::new("chains", MAX_CHAINS.0, MAX_CHAINS.1),
             stores: Gate::new("stores", MAX_STORES.0, MAX_STORES.1),
             queries: Gate::new("questions about modules", MAX_QUERIES.0, MAX_QUERIES.1),
+            waits: Gate::new("waits for jobs", MAX_WAITS, 0),
+            lists: Gate::new("lists of jobs", MAX_LISTS.0, MAX_LISTS.1),
+            jobs,
+            dead,
             stats,
         }))
     }
@@ -166,6 +179,10 @@ impl Control {
             running_chains,
             stores,
             queries,
+            jobs,
+            dead,
+            waits,
+            lists,
             ..
         } = &*self.0;
         let Request { headers, payload, .. } = request;
@@ -178,6 +195,17 @@ impl Control {
             let _pass = running_chains.enter().await?;
             return reply(chains.answer(&headers, &payload, inline_bytes).await);
         }
+        if let Endpoint::JobsWait(job_id) = endpoint {
+            let _pass = waits.enter().await?;
+            return reply(jobs.wait(job_id, &payload).await);
+        }
+        if let Endpoint::JobsList | Endpoint::DeadList = endpoint {
+            let _pass = lists.enter().await?;
+            return match endpoint {
+                Endpoint::JobsList => reply(job_list::jobs(jobs, &payload).await),
+                _ => reply(dead.list(&payload).await),
+            };
+        }
         let _pass = queries.enter().await?;
         match endpoint {
             Endpoint::ModulesList => reply(modules.list(&payload)),
@@ -188,7 +216,15 @@ impl Control {
             Endpoint::Store | Endpoint::Chain | Endpoint::Invoke | Endpoint::InvokeRaw(..) => Err(
                 ErrorBody::new(ErrorCode::InvalidRequest, "the control plane runs no guests"),
             ),
-            _ => Err(ErrorBody::new(ErrorCode::Unsupported, "there are no jobs yet")),
+            Endpoint::JobsSubmit => reply(jobs.submit(&headers, &payload).await),
+            Endpoint::JobsGet(job_id) => reply(jobs.get(job_id).await),
+            Endpoint::JobsCancel(job_id) => reply(jobs.cancel(job_id).await),
+            Endpoint::DeadGet(job_id) => reply(dead.get(job_id).await),
+            Endpoint::DeadRedrive(job_id) => reply(dead.redrive(job_id).await),
+            Endpoint::DeadPurge => reply(dead.purge(&payload).await),
+            Endpoint::JobsWait(_) | Endpoint::JobsList | Endpoint::DeadList => {
+                Err(ErrorBody::new(ErrorCode::Internal, "asked at the wrong gate"))
+            }
         }
     }
 
@@ -199,6 +235,8 @@ impl Control {
             self.0.subjects.endpoint(&Endpoint::Store),
             self.0.subjects.endpoint(&Endpoint::Chain),
             self.0.subjects.modules_wildcard(),
+            self.0.subjects.jobs_wildcard(),
+            self.0.subjects.dead_wildcard(),
         ] {
             requests.push(client.queue_subscribe(subject, QUEUE_GROUP.into()).await?);
         }

@@ -6,6 +6,7 @@ pub mod call;
 pub mod config;
 pub mod control;
 pub mod door;
+mod durable;
 pub mod endpoints;
 pub mod executor;
 mod files;
@@ -13,6 +14,7 @@ pub mod fleet;
 pub mod guest;
 mod memory;
 mod metrics;
+pub mod queue;
 pub mod registry;
 pub mod worker;
 

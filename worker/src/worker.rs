@@ -14,9 +14,11 @@ use wess_service::upkeep;
 use crate::config::Config;
 use crate::control::{Control, ControlParts};
 use crate::door::Door;
+use crate::durable::{Durable, DurableParts};
 use crate::endpoints::chain::{Chains, MAX_CHAINS_KIB};
 use crate::endpoints::discovery::{CountRequests, EndpointCounts, EndpointName};
 use crate::endpoints::invoke::Form;
+use crate::endpoints::store::StoreEndpoint;
 use crate::executor::tally::{Tallies, Tally};
 use crate::executor::{self, Common, Executors};
 use crate::files;
@@ -71,31 +73,54 @@ impl Worker {
         let fleet = Fleet::listen(id.clone(), &subjects, &connection, registry.revision(), lifecycle)
             .await
             .map_err(Failure::unavailable)?;
+        let chains = Chains {
+            executors: executors.clone(),
+            storage: registry.storage().clone(),
+            worker: id.clone(),
+            under_way: under_way.clone(),
+            room: Arc::new(Semaphore::new(MAX_CHAINS_KIB)),
+        };
+        let store = Arc::new(StoreEndpoint {
+            registry: registry.clone(),
+            fleet: fleet.clone(),
+            policy: config.policy,
+            max_bytes: config.registry.max_module_bytes(),
+        });
+        let durable = Durable::new(DurableParts {
+            config: &config,
+            client: connection.client.clone(),
+            registry: registry.clone(),
+            store: Arc::clone(&store),
+            chains: chains.clone(),
+        })?;
+        let (jobs, dead) = durable.endpoints();
         let control = Control::new(ControlParts {
             worker: id.clone(),
             subjects: subjects.clone(),
             registry: registry.clone(),
             fleet: fleet.clone(),
-            policy: config.policy,
-            max_module_bytes: config.registry.max_module_bytes(),
-            chains: Chains {
-                executors: executors.clone(),
-                storage: registry.storage().clone(),
-                worker: id.clone(),
-                under_way: under_way.clone(),
-                room: Arc::new(Semaphore::new(MAX_CHAINS_KIB)),
-            },
+            store,
+            jobs,
+            dead,
+            chains,
             call_counts: count_calls(tallies.clone()),
         });
         control
             .serve(&connection.client, lifecycle)
             .await
             .map_err(Failure::unavailable)?;
-        fleet.beat(count_slots(tallies.clone(), config.bounds.slots), lifecycle);
+        let count = count_slots(tallies.clone(), config.bounds.slots);
+        fleet.beat(Arc::clone(&count), lifecycle);
+        let slots = config.executors.get() * config.bounds.slots;
+        durable.serve(
+            slots.div_ceil(2),
+            count,
+            lifecycle,
+            metrics.sub_registry_with_prefix("wess_worker"),
+        );
         registry
             .stats()
             .register(metrics.sub_registry_with_prefix("wess_worker"));
-        let slots = config.executors.get() * config.bounds.slots;
         metrics::register(
             metrics,
             tallies,

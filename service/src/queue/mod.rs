@@ -29,7 +29,13 @@ pub enum QueueError {
     /// The message is larger than NATS takes.
     #[error("the message is larger than NATS takes")]
     TooLarge,
-    /// It was not stored: the stream is away, or refuses it.
+    /// The server refuses what it says.
+    #[error("NATS refuses it: {said}")]
+    Refused {
+        /// What the server said.
+        said: String,
+    },
+    /// It was not stored: the stream is away.
     #[error("the queue is not available")]
     Unavailable {
         /// What the server or the client said.
@@ -50,6 +56,7 @@ impl QueueError {
             Self::Duplicate => ErrorCode::Conflict,
             Self::Full { .. } => ErrorCode::QueueFull,
             Self::TooLarge => ErrorCode::PayloadTooLarge,
+            Self::Refused { .. } => ErrorCode::InvalidRequest,
             Self::Unavailable { .. } => ErrorCode::Unavailable,
             Self::Unknown { .. } => ErrorCode::Internal,
         }
@@ -73,14 +80,17 @@ impl From<PublishError> for QueueError {
 /// What a server means that names a reason. It has one code for every bound of a stream, and says in words which it was.
 fn refused(source: PublishError) -> QueueError {
     let said = std::error::Error::source(&source).and_then(|cause| cause.downcast_ref::<StreamError>());
-    match said.map(|said| (said.error_code(), said.to_string())) {
-        Some((StreamErrorCode::STREAM_STORE_FAILED, text)) if text.contains("per subject") => {
-            QueueError::Duplicate
-        }
-        Some((StreamErrorCode::STREAM_STORE_FAILED | StreamErrorCode::ACCOUNT_RESOURCES_EXCEEDED, _)) => {
-            QueueError::Full { source }
-        }
-        Some((StreamErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM, _)) => QueueError::TooLarge,
+    let Some((code, status, text)) = said.map(|said| (said.error_code(), said.code(), said.to_string()))
+    else {
+        return QueueError::Unavailable { source };
+    };
+    match code {
+        StreamErrorCode::STREAM_STORE_FAILED if text.contains("per subject") => QueueError::Duplicate,
+        StreamErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => QueueError::Duplicate,
+        StreamErrorCode::STREAM_STORE_FAILED if text.contains("maximum") => QueueError::Full { source },
+        StreamErrorCode::ACCOUNT_RESOURCES_EXCEEDED => QueueError::Full { source },
+        StreamErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => QueueError::TooLarge,
+        _ if status == 400 => QueueError::Refused { said: text },
         _ => QueueError::Unavailable { source },
     }
 }

@@ -35,6 +35,17 @@ pub struct Chains {
     pub room: Arc<Semaphore>,
 }
 
+/// One run of a chain.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    job_id: &'a JobId,
+    trace: Option<TraceParent>,
+    /// What its reply may carry.
+    inline_bytes: usize,
+    /// The job that its large outputs are kept with.
+    owner: Option<&'a JobId>,
+}
+
 /// What chains may hold together: their requests, and of each the output on its way to the next step, twice.
 pub const MAX_CHAINS_KIB: usize = 256 << 10;
 
@@ -51,27 +62,54 @@ impl Chains {
         check_headers(&asked)?;
         let job_id = asked.job_id.unwrap_or_else(JobId::generate);
         let _under_way = self.under_way.token();
-        let trace = TraceParent::of(headers);
-        let answered = self.run(payload, &job_id, trace, inline_bytes).await;
+        let run = Run {
+            job_id: &job_id,
+            trace: TraceParent::of(headers),
+            inline_bytes,
+            owner: None,
+        };
+        let answered = match serde_json::from_slice(payload) {
+            Ok(request) => self.run(request, run).await,
+            Err(error) => Err(invalid(error)),
+        };
         answered.map_err(|error| error.for_job(job_id))
     }
 
-    async fn run(
+    /// Runs a job's chain. What is too large for its record is stored with the job.
+    pub async fn run_job(
         &self,
-        payload: &[u8],
+        request: ChainRequest,
         job_id: &JobId,
         trace: Option<TraceParent>,
         inline_bytes: usize,
     ) -> Result<ChainOutcome, ErrorBody> {
-        let request: ChainRequest = serde_json::from_slice(payload).map_err(invalid)?;
+        let _under_way = self.under_way.token();
+        let run = Run {
+            job_id,
+            trace,
+            inline_bytes,
+            owner: Some(job_id),
+        };
+        self.run(request, run).await
+    }
+
+    /// Refuses a chain that could not begin.
+    pub fn check(request: &ChainRequest) -> Result<(), ErrorBody> {
+        parse(request.clone()).map(drop)
+    }
+
+    async fn run(&self, request: ChainRequest, run: Run<'_>) -> Result<ChainOutcome, ErrorBody> {
         let (steps, mut input) = parse(request)?;
         let _steps = self.hold(steps.iter().map(Call::size_bytes).sum())?;
-        let inline_bytes = inline_bytes / (steps.len() + 1);
+        let run = Run {
+            inline_bytes: run.inline_bytes / (steps.len() + 1),
+            ..run
+        };
         let (mut done, mut _held) = (Vec::<Outcome>::new(), None);
         for (at, mut step) in steps.into_iter().enumerate() {
-            (step.job_id, step.trace) = (job_id.clone(), trace);
+            (step.job_id, step.trace) = (run.job_id.clone(), run.trace);
             let recorded = match self.step(step, input).await {
-                Ok(finished) => self.record(finished, inline_bytes).await,
+                Ok(finished) => self.record(finished, &run).await,
                 Err(error) => Err(error),
             };
             let (outcome, output) = recorded.map_err(|error| failed_at(at, &done, error))?;
@@ -108,11 +146,7 @@ impl Chains {
     }
 
     /// A step's outcome as the caller will see it, and its output for the next step.
-    async fn record(
-        &self,
-        mut finished: Finished,
-        inline_bytes: usize,
-    ) -> Result<(Outcome, Vec<u8>), ErrorBody> {
+    async fn record(&self, mut finished: Finished, run: &Run<'_>) -> Result<(Outcome, Vec<u8>), ErrorBody> {
         let Some(output) = finished.answer.output.take() else {
             let results = finished.answer.results.as_deref().unwrap_or_default();
             let output = typed::raw_output(results);
@@ -121,10 +155,10 @@ impl Chains {
                 output,
             ));
         };
-        let shown = if invoke::size_bytes(Form::Json, &output) <= inline_bytes {
+        let shown = if invoke::size_bytes(Form::Json, &output) <= run.inline_bytes {
             Output::Inline(Some(output.clone()))
         } else {
-            Output::Stored(self.storage.put_output(&output).await?)
+            Output::Stored(self.storage.put_output_of(run.owner, &output).await?)
         };
         Ok((invoke::outcome(finished, shown, &self.worker), output))
     }

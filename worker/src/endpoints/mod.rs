@@ -1,8 +1,12 @@
 //! What each subject does: a message in, a reply out, whichever door it came in by.
 
+pub mod admit;
 pub mod chain;
+pub mod dead;
 pub mod discovery;
 pub mod invoke;
+pub mod job_list;
+pub mod jobs;
 pub mod modules;
 mod names;
 pub mod store;

@@ -43,15 +43,41 @@ struct Order {
 impl StoreEndpoint {
     /// Answers one request, once what it stored is durable.
     pub async fn answer(&self, headers: &HeaderMap, payload: Bytes) -> Result<Module, ErrorBody> {
-        let Order { name, source, limits } = read(headers, payload)?;
-        if let Some(limits) = &limits {
-            self.policy
-                .check(limits)
-                .map_err(|refused| invalid(refused.to_string()))?;
+        self.carry_out(read(headers, payload)?, PayloadBucket::Calls)
+            .await
+    }
+
+    /// Stores what a request in JSON says, whose upload lies in `bucket`.
+    pub async fn store(&self, request: StoreRequest, bucket: PayloadBucket) -> Result<Module, ErrorBody> {
+        self.carry_out(order(request)?, bucket).await
+    }
+
+    /// Refuses a request that could not be carried out, and gives where its upload lies, if it has one.
+    pub async fn check(&self, request: &StoreRequest) -> Result<Option<PayloadRef>, ErrorBody> {
+        let Order { source, limits, .. } = order(request.clone())?;
+        self.check_limits(limits.as_ref())?;
+        match source {
+            StoreSource::Bytes(bytes) => self.check_size(bytes.len() as u64).map(|()| None),
+            StoreSource::Upload { digest, object } => {
+                self.locate(PayloadBucket::Calls, digest, object).await.map(Some)
+            }
         }
+    }
+
+    fn check_limits(&self, limits: Option<&Limits>) -> Result<(), ErrorBody> {
+        let checked = limits.map_or(Ok(()), |limits| self.policy.check(limits));
+        checked.map_err(|refused| invalid(refused.to_string()))
+    }
+
+    async fn carry_out(&self, order: Order, bucket: PayloadBucket) -> Result<Module, ErrorBody> {
+        let Order { name, source, limits } = order;
+        self.check_limits(limits.as_ref())?;
         let wasm = match source {
             StoreSource::Bytes(bytes) => Bytes::from(bytes),
-            StoreSource::Upload { digest, object } => self.fetch(digest, object).await?,
+            StoreSource::Upload { digest, object } => {
+                let upload = self.locate(bucket, digest, object).await?;
+                self.fetch(&upload).await?
+            }
         };
         self.check_size(wasm.len() as u64)?;
         let published = self.registry.store(NewModule { name, wasm, limits }).await?;
@@ -64,9 +90,18 @@ impl StoreEndpoint {
         })
     }
 
-    async fn fetch(&self, digest: Digest, object: String) -> Result<Bytes, ErrorBody> {
+    /// Where an upload lies, and how large its store says that it is.
+    async fn locate(
+        &self,
+        bucket: PayloadBucket,
+        digest: Digest,
+        object: String,
+    ) -> Result<PayloadRef, ErrorBody> {
         let assets = self.registry.storage().assets().await?;
-        let uploads = assets.payloads.clone();
+        let uploads = match bucket {
+            PayloadBucket::Calls => assets.payloads,
+            PayloadBucket::Jobs => assets.job_payloads,
+        };
         let size = match uploads.store.info(&object).await {
             Ok(info) => info.size as u64,
             Err(error) if matches!(error.kind(), InfoErrorKind::NotFound | InfoErrorKind::InvalidName) => {
@@ -81,14 +116,17 @@ impl StoreEndpoint {
             }
         };
         self.check_size(size)?;
-        let bucket = PayloadBucket::Calls;
-        let reference = PayloadRef {
+        Ok(PayloadRef {
             bucket,
             object,
             digest,
             size,
-        };
-        let fetched = assets.payloads().get(&reference, self.max_bytes).await;
+        })
+    }
+
+    async fn fetch(&self, upload: &PayloadRef) -> Result<Bytes, ErrorBody> {
+        let payloads = self.registry.storage().assets().await?.payloads();
+        let fetched = payloads.get(upload, self.max_bytes).await;
         fetched.map_err(|error| {
             tracing::debug!(%error, cause = error.source(), "an upload could not be fetched");
             ErrorBody::new(error.code(), error.to_string())
@@ -135,6 +173,10 @@ fn read_json(payload: &[u8]) -> Result<Order, ErrorBody> {
     }
     let request: StoreRequest = serde_json::from_slice(payload)
         .map_err(|error| invalid(format!("the body is no store request in JSON: {error}")))?;
+    order(request)
+}
+
+fn order(request: StoreRequest) -> Result<Order, ErrorBody> {
     let source = request.source().map_err(|error| invalid(error.to_string()))?;
     Ok(Order {
         name: request.name,

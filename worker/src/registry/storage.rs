@@ -10,6 +10,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::{self, Context};
 use bytes::Bytes;
 use tokio::sync::Mutex;
+use wess_schemas::JobId;
 use wess_schemas::error::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
 use wess_schemas::payload::PayloadRef;
@@ -73,15 +74,46 @@ impl Storage {
         *self.0.assets.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Stores a payload that is too large for a message.
-    async fn put_payload(&self, bytes: &[u8]) -> Result<PayloadRef, ErrorBody> {
+    /// Stores a payload that is too large for a message: a job's own, or a call's.
+    async fn put_payload(&self, job_id: Option<&JobId>, bytes: &[u8]) -> Result<PayloadRef, ErrorBody> {
         let payloads = self.assets().await?.payloads();
-        payloads.put(bytes).await.map_err(|error| self.told(&error))
+        let stored = match job_id {
+            Some(job_id) => payloads.put_for_job(job_id, bytes).await,
+            None => payloads.put(bytes).await,
+        };
+        stored.map_err(|error| self.told(&error))
+    }
+
+    /// Copies a payload that a job was submitted with to where it is kept for as long as the job.
+    pub async fn keep_for_job(
+        &self,
+        job_id: &JobId,
+        stored: &PayloadRef,
+        limit_bytes: u64,
+    ) -> Result<PayloadRef, ErrorBody> {
+        let bytes = self.get_payload(stored, limit_bytes).await?;
+        self.put_payload(Some(job_id), &bytes).await
+    }
+
+    /// Deletes a payload that nothing refers to.
+    pub async fn discard(&self, stored: &PayloadRef) {
+        if let Ok(assets) = self.assets().await {
+            assets.payloads().discard(stored).await;
+        }
     }
 
     /// Stores a guest's output that is too large for a message. Without it the call has failed, though the guest ran.
     pub async fn put_output(&self, output: &[u8]) -> Result<PayloadRef, ErrorBody> {
-        self.put_payload(output).await.map_err(|error| {
+        self.put_output_of(None, output).await
+    }
+
+    /// As [`Storage::put_output`], for a job where there is one.
+    pub async fn put_output_of(
+        &self,
+        job_id: Option<&JobId>,
+        output: &[u8],
+    ) -> Result<PayloadRef, ErrorBody> {
+        self.put_payload(job_id, output).await.map_err(|error| {
             tracing::warn!(%error, "an output could not be stored");
             let message =
                 "the guest answered, but its output is too large for a message and could not be stored";
@@ -108,11 +140,13 @@ impl Storage {
         ErrorBody::new(error.code(), error.to_string())
     }
 
-    pub(super) fn client(&self) -> &Client {
+    /// The connection.
+    pub fn client(&self) -> &Client {
         &self.0.client
     }
 
-    pub(super) fn jetstream(&self) -> &Context {
+    /// JetStream behind it.
+    pub fn jetstream(&self) -> &Context {
         &self.0.jetstream
     }
 

@@ -10,6 +10,7 @@ mod disk;
 mod faults;
 mod fleet;
 mod forgery;
+mod jobs;
 mod large;
 mod leaks;
 mod lifecycle;
