@@ -13,6 +13,7 @@ pub mod fleet;
 pub mod guest;
 mod memory;
 mod metrics;
+pub mod queue;
 pub mod registry;
 pub mod worker;
 
