@@ -100,6 +100,7 @@ impl Worker {
             subjects: subjects.clone(),
             connection,
             storage: registry.storage().clone(),
+            assets: config.assets,
             executors: executors.clone(),
             control: control.clone(),
             fleet: fleet.clone(),

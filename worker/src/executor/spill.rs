@@ -25,7 +25,7 @@ const MAX_BYTES: usize = 1 << 20;
 const MAX_IN_FLIGHT: usize = 256;
 /// What calls on their way may hold together that are not in the house, in bytes.
 const MAX_OUTSIDE_BYTES: usize = 16 << 20;
-/// How long no call is handed over once the stream was not there.
+/// How long no call is handed over once the stream was not there; then one, and more once it is.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A call as it was asked, kept until its guest starts.
@@ -76,7 +76,8 @@ pub struct Spills {
     jetstream: Context,
     in_flight: usize,
     outside_bytes: usize,
-    paused_until: Option<Instant>,
+    /// Set while the stream is not there, or was not when it was last tried: when to try again.
+    away_until: Option<Instant>,
 }
 
 impl Spills {
@@ -86,8 +87,17 @@ impl Spills {
             jetstream: jetstream::new(client),
             in_flight: 0,
             outside_bytes: 0,
-            paused_until: None,
+            away_until: None,
         }
+    }
+
+    /// How many more may be on their way.
+    fn room(&self) -> usize {
+        let most = match self.away_until {
+            None => MAX_IN_FLIGHT,
+            Some(until) => usize::from(until <= Instant::now()),
+        };
+        most.saturating_sub(self.in_flight)
     }
 }
 
@@ -143,20 +153,14 @@ impl Executor {
         if !self.slots.is_full() || !self.slots.has_leavers() || !self.may_spill() {
             return;
         }
-        let room = MAX_IN_FLIGHT.saturating_sub(self.spills.in_flight);
-        for ticket in self.slots.step_out(room) {
+        for ticket in self.slots.step_out(self.spills.room()) {
             self.spill(Leaving::InLine(ticket));
         }
     }
 
     /// A call that the house has no room for: the queue may have.
     pub(super) fn turn_out(&mut self, pending: Box<Pending>) {
-        let Spills {
-            in_flight,
-            outside_bytes,
-            ..
-        } = self.spills;
-        let fits = in_flight < MAX_IN_FLIGHT && outside_bytes + pending.size_bytes <= MAX_OUTSIDE_BYTES;
+        let fits = self.spills.outside_bytes + pending.size_bytes <= MAX_OUTSIDE_BYTES;
         if pending.origin.is_some() && fits && self.may_spill() {
             self.spills.outside_bytes += pending.size_bytes;
             self.spill(Leaving::Outside(pending));
@@ -167,11 +171,8 @@ impl Executor {
 
     /// A worker that stops hands over only what another one can take.
     fn may_spill(&self) -> bool {
-        self.client.connection_state() == State::Connected
-            && self
-                .spills
-                .paused_until
-                .is_none_or(|until| until <= Instant::now())
+        self.spills.room() > 0
+            && self.client.connection_state() == State::Connected
             && (!self.draining || self.common.fleet.has_others())
     }
 
@@ -191,11 +192,14 @@ impl Executor {
 
     pub(super) fn on_spilled(&mut self, Spilled { leaving, result }: Spilled) {
         self.spills.in_flight -= 1;
-        if let Err(error) = &result {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::debug!(%error, cause, "a call was not handed over");
-            if let QueueError::Unavailable { .. } = error {
-                self.spills.paused_until = Some(Instant::now() + PAUSE);
+        match &result {
+            Ok(()) => self.spills.away_until = None,
+            Err(error) => {
+                let cause = std::error::Error::source(error).map(ToString::to_string);
+                tracing::debug!(%error, cause, "a call was not handed over");
+                if let QueueError::Unavailable { .. } = error {
+                    self.spills.away_until = Some(Instant::now() + PAUSE);
+                }
             }
         }
         match leaving {

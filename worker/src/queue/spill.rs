@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream;
+use async_nats::jetstream::consumer::PullConsumer;
 use futures_util::FutureExt;
 use futures_util::future::pending;
 use prometheus_client::metrics::counter::Counter;
@@ -18,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wess_schemas::WorkerId;
 use wess_schemas::subject::Subjects;
+use wess_service::assets::AssetOptions;
 use wess_service::lifecycle::Lifecycle;
 use wess_service::nats::{Connection, ConnectionWatch};
+use wess_service::queue::assets::ensure_queue;
 
 use super::Clock;
 use super::pull::{Pull, Pulled};
@@ -35,7 +38,9 @@ const MAX_PULL: usize = 16;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// A worker whose slots are never free takes a call this often all the same: direct calls must not starve the queue.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
-/// How long to leave the server alone once the queue was not there.
+/// Bounds one attempt to open the queue.
+const ENSURE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to leave the server alone while the queue is not there.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Requests from the queue at once that run no guest: about as many as the control plane serves.
 const MAX_REQUESTS: usize = 256;
@@ -50,8 +55,10 @@ pub struct CallQueueParts {
     pub subjects: Subjects,
     /// The connection of the main runtime.
     pub connection: Connection,
-    /// The way to the queue's consumer, and to where large outputs go.
+    /// Where large outputs go.
     pub storage: Storage,
+    /// How the queue is made, should it be missing.
+    pub assets: AssetOptions,
     /// Where guests run.
     pub executors: Executors,
     /// What answers everything else.
@@ -194,21 +201,31 @@ impl Taker {
     async fn take_until(&self, stop: &CancellationToken) {
         let mut watch = self.queue.0.parts.connection.watch.clone();
         let mut taken = Instant::now();
-        while let Some(room) = stop.run_until_cancelled(self.room(taken)).await {
-            match self.pull(room, stop, &mut watch).await {
-                Ended::Well => taken = Instant::now(),
-                Ended::Overdue => {}
-                Ended::Away => {
-                    self.queue.0.parts.storage.forget();
-                    if stop
-                        .run_until_cancelled(tokio::time::sleep(PAUSE))
-                        .await
-                        .is_none()
-                    {
-                        return;
-                    }
+        while let Some(consumer) = stop.run_until_cancelled(self.consumer()).await {
+            while let Some(room) = stop.run_until_cancelled(self.room(taken)).await {
+                match self.pull(&consumer, room, stop, &mut watch).await {
+                    Ended::Well => taken = Instant::now(),
+                    Ended::Overdue => {}
+                    Ended::Away => break,
                 }
             }
+        }
+    }
+
+    /// The queue's consumer, once there is one. Does not go by the handles that others have: with the queue gone, those
+    /// to modules and state still hold.
+    async fn consumer(&self) -> PullConsumer {
+        let Inner { parts, jetstream, .. } = &*self.queue.0;
+        loop {
+            if parts.connection.watch.state().connected {
+                let ensuring = ensure_queue(jetstream, &parts.assets);
+                match tokio::time::timeout(ENSURE_TIMEOUT, ensuring).await {
+                    Ok(Ok(queue)) => return queue.calls,
+                    Ok(Err(error)) => tracing::warn!(%error, "the queue of calls is away"),
+                    Err(_) => tracing::warn!("JetStream does not answer: the queue of calls is away"),
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -240,19 +257,21 @@ impl Taker {
     }
 
     /// Takes as many calls as there is room for, until the server says that no more come for now.
-    async fn pull(&self, room: Room, stop: &CancellationToken, watch: &mut ConnectionWatch) -> Ended {
+    async fn pull(
+        &self,
+        consumer: &PullConsumer,
+        room: Room,
+        stop: &CancellationToken,
+        watch: &mut ConnectionWatch,
+    ) -> Ended {
         let Inner { parts, jetstream, .. } = &*self.queue.0;
-        let Ok(assets) = parts.storage.assets().await else {
-            return Ended::Away;
-        };
-        let consumer = assets.queue.calls;
         let ack_wait = consumer.cached_info().config.ack_wait;
         let patience = (!room.is_due).then_some(PATIENCE);
         let (most, mut permits) = (room.permits.len(), room.permits);
         // What the connection did before now is no reason to give this pull up.
         while let Some(Some(_)) = watch.changed().now_or_never() {}
         let client = &parts.connection.client;
-        let begun = Pull::begin(client, jetstream.clone(), &consumer, most, patience).await;
+        let begun = Pull::begin(client, jetstream.clone(), consumer, most, patience).await;
         let mut pull = match begun {
             Ok(pull) => pull,
             Err(error) => {

@@ -41,6 +41,23 @@ impl Caller {
         stream.cached_info().state.messages
     }
 
+    /// Takes the queue away for good: its name is taken by a stream that holds something else. Calls wait with their
+    /// worker then.
+    pub async fn take_queue_away(&self) {
+        let jetstream = self.jetstream();
+        let decoy = stream::Config {
+            name: CALLS_STREAM.into(),
+            subjects: vec!["elsewhere".into()],
+            ..stream::Config::default()
+        };
+        eventually("the queue to be away", async || {
+            // A worker may make it anew in between.
+            let _ = jetstream.delete_stream(CALLS_STREAM).await;
+            jetstream.create_stream(decoy.clone()).await.ok()
+        })
+        .await;
+    }
+
     /// Waits until so many calls are in the queue.
     pub async fn has_queued(&self, calls: u64) {
         let what = format!("{calls} calls to be in the queue");

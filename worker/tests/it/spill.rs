@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::stream;
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use wess_harness::{NatsServer, Signal};
-use wess_schemas::subject::CALLS_STREAM;
 use wess_schemas::{ErrorCode, Outcome, header};
 
 use crate::faults::answers_again;
@@ -114,29 +112,15 @@ async fn a_full_queue_refuses_the_call_at_once() {
     rig.is_unharmed().await;
 }
 
-/// Takes the queue away for good: its name is taken by a stream that holds something else.
-async fn take_queue_away(caller: &Caller) {
-    let jetstream = caller.jetstream();
-    jetstream.delete_stream(CALLS_STREAM).await.unwrap();
-    let decoy = stream::Config {
-        name: CALLS_STREAM.into(),
-        subjects: vec!["elsewhere".into()],
-        ..stream::Config::default()
-    };
-    // The worker may have made the queue anew in between.
-    while jetstream.create_stream(decoy.clone()).await.is_err() {
-        let _ = jetstream.delete_stream(CALLS_STREAM).await;
-    }
-}
-
 #[tokio::test]
 async fn without_the_queue_calls_wait_with_their_worker_and_past_its_bounds_they_are_overloaded() {
     let (rig, spinner) = busy_rig(&["--queue", "2"], 4000).await;
-    take_queue_away(&rig.caller).await;
+    rig.caller.take_queue_away().await;
     let waiting = [rig.caller.begin(add()), rig.caller.begin(add())];
     rig.worker.shows("wess_worker_waiting", 2).await;
     let hasty = json!({"module": "add", "args": [2, 3], "wait_ms": 100});
-    refused(ErrorCode::Overloaded, rig.caller.invoke(hasty).await);
+    let error = refused(ErrorCode::Overloaded, rig.caller.invoke(hasty).await);
+    assert!(error.error.retryable && error.error.detail["retry_after_ms"].is_u64());
     assert!(!spinner.is_finished() && waiting.iter().all(|call| !call.is_finished()));
     refused(ErrorCode::DeadlineExceeded, spinner.await.unwrap());
     for call in waiting {
@@ -149,7 +133,7 @@ async fn without_the_queue_calls_wait_with_their_worker_and_past_its_bounds_they
 #[tokio::test]
 async fn a_call_that_waits_with_its_worker_expires_there() {
     let (rig, spinner) = busy_rig(&[], 3000).await;
-    take_queue_away(&rig.caller).await;
+    rig.caller.take_queue_away().await;
     let hasty = json!({"module": "add", "args": [2, 3], "wait_ms": 100});
     let started = Instant::now();
     refused(ErrorCode::Expired, rig.caller.invoke(hasty).await);
