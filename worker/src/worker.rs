@@ -112,9 +112,11 @@ impl Worker {
         registry.stats().register(metrics_of_worker);
         call_queue.stats().register(metrics_of_worker);
         call_queue.serve(lifecycle);
+        let mut counted = tallies;
+        counted.0.push(call_queue.stats().refused());
         metrics::register(
             metrics,
-            tallies,
+            counted,
             &registry,
             budget,
             control.forged_replies(),

@@ -104,6 +104,13 @@ impl Tally {
         }
     }
 
+    /// As [`Tally::fail`], from whatever thread.
+    pub fn fail_from_anywhere(&self, code: ErrorCode) {
+        if let Some(at) = ErrorCode::ALL.iter().position(|other| *other == code) {
+            self.failed[at].add_from_anywhere(1);
+        }
+    }
+
     /// A request in one of the two forms was answered.
     pub fn answer(&self, form: Form, took_us: u64, error: Option<&ErrorBody>) {
         let answered = &self.answered[form as usize];

@@ -71,6 +71,7 @@ impl Taker {
         match self.judge(&hand) {
             Err(Verdict::Drop) => self.spawn(async move { hand.settle(AckKind::Term).await }),
             Err(Verdict::Answer(error)) => {
+                self.queue.0.stats.refused.fail_from_anywhere(error.code());
                 self.spawn(async move { taker.answer(hand, error_reply(&error)).await });
             }
             Ok(()) if is_welcome => {
@@ -179,33 +180,22 @@ impl Taker {
         let taker = self.clone();
         if let Endpoint::Invoke | Endpoint::InvokeRaw(..) = hand.endpoint {
             let form = invoke::form(&hand.endpoint, Some(&hand.call.headers));
-            let answered = self.dispatch(&hand, form);
-            self.spawn(async move { taker.finish(hand, form, answered).await });
+            let dispatched = self.dispatch(&hand, form);
+            self.spawn(async move { taker.finish(hand, form, dispatched).await });
         } else {
             self.spawn(async move { taker.request(hand).await });
         }
     }
 
-    fn dispatch(&self, hand: &InHand, form: Form) -> oneshot::Receiver<CallResult> {
-        let (answer, answered) = oneshot::channel();
-        let parsed = self.parse(hand);
-        let (refused, refusal) = match parsed {
-            Ok(call) => {
-                let job_id = call.job_id.clone();
-                let arrival = Arrival::Queued(Box::new(call), form, answer);
-                match self.queue.0.parts.executors.dispatch_to_idlest(arrival) {
-                    Ok(()) => return answered,
-                    Err(error) => {
-                        let (answer, answered) = oneshot::channel();
-                        ((answer, answered), error.for_job(job_id))
-                    }
-                }
-            }
-            Err(error) => ((answer, answered), error.for_job(JobId::generate())),
-        };
-        let (answer, answered) = refused;
-        drop(answer.send(Err(refusal)));
-        answered
+    fn dispatch(&self, hand: &InHand, form: Form) -> Result<oneshot::Receiver<CallResult>, ErrorBody> {
+        let call = self
+            .parse(hand)
+            .map_err(|error| error.for_job(JobId::generate()))?;
+        let (job_id, (answer, answered)) = (call.job_id.clone(), oneshot::channel());
+        let arrival = Arrival::Queued(Box::new(call), form, answer);
+        let dispatched = self.queue.0.parts.executors.dispatch_to_idlest(arrival);
+        dispatched.map_err(|error| error.for_job(job_id))?;
+        Ok(answered)
     }
 
     /// The call as an executor takes it: it came when it was queued, and may wait until its deadline.
@@ -220,11 +210,18 @@ impl Taker {
     }
 
     /// Waits for a call's guest, and answers its caller. A call that a stopping worker did not run goes back.
-    async fn finish(&self, hand: InHand, form: Form, answered: oneshot::Receiver<CallResult>) {
-        let result = hand.keep(answered).await.unwrap_or_else(|_| {
-            let text = "the worker stopped during the call";
-            Err(ErrorBody::new(ErrorCode::Internal, text))
-        });
+    async fn finish(
+        &self,
+        hand: InHand,
+        form: Form,
+        dispatched: Result<oneshot::Receiver<CallResult>, ErrorBody>,
+    ) {
+        let stopped = || ErrorBody::new(ErrorCode::Internal, "the worker stopped during the call");
+        let refused = dispatched.as_ref().err().map(ErrorBody::code);
+        let result = match dispatched {
+            Ok(answered) => hand.keep(answered).await.unwrap_or_else(|_| Err(stopped())),
+            Err(error) => Err(error),
+        };
         let was_not_run =
             |error: &ErrorBody| error.code() == ErrorCode::Unavailable && !error.error.guest_ran;
         if self.lifecycle.shutdown.is_cancelled()
@@ -233,7 +230,10 @@ impl Taker {
         {
             return;
         }
-        let Inner { parts, .. } = &*self.queue.0;
+        let Inner { parts, stats, .. } = &*self.queue.0;
+        if let Some(code) = refused {
+            stats.refused.fail_from_anywhere(code);
+        }
         let responder = Responder::Nats(form, hand.call.reply.clone());
         let inline_bytes = parts.connection.client.max_payload() / 2;
         let sending = match responder.answer(result, inline_bytes, &parts.worker) {

@@ -28,6 +28,7 @@ use super::Clock;
 use super::pull::{Pull, Pulled};
 use crate::control::Control;
 use crate::executor::Executors;
+use crate::executor::tally::Tally;
 use crate::fleet::Fleet;
 use crate::registry::Storage;
 
@@ -88,12 +89,19 @@ pub(super) struct Inner {
 /// What it has counted.
 #[derive(Debug, Clone, Default)]
 pub struct CallQueueStats {
+    /// Calls that never came to an executor, by code.
+    pub(super) refused: Arc<Tally>,
     pub(super) taken: Counter,
     pub(super) expired: Counter,
     pub(super) handed_back: Counter,
 }
 
 impl CallQueueStats {
+    /// Calls that never came to an executor, to be shown with those of executors.
+    pub fn refused(&self) -> Arc<Tally> {
+        Arc::clone(&self.refused)
+    }
+
     /// Shows them in a scrape.
     pub fn register(&self, metrics: &mut Metrics) {
         for (name, help, counter) in [
@@ -202,6 +210,7 @@ impl Taker {
         let mut watch = self.queue.0.parts.connection.watch.clone();
         let mut taken = Instant::now();
         while let Some(consumer) = stop.run_until_cancelled(self.consumer()).await {
+            let opened = Instant::now();
             while let Some(room) = stop.run_until_cancelled(self.room(taken)).await {
                 match self.pull(&consumer, room, stop, &mut watch).await {
                     Ended::Well => taken = Instant::now(),
@@ -209,6 +218,9 @@ impl Taker {
                     Ended::Away => break,
                 }
             }
+            // Were it found each time and lost each time, this would ask without end.
+            let pause = tokio::time::sleep_until(opened + PAUSE);
+            stop.run_until_cancelled(pause).await;
         }
     }
 

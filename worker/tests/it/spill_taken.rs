@@ -108,6 +108,7 @@ async fn an_overdue_call_is_told_so_and_counted_and_not_run() {
     }
     let metrics = worker.metrics().await;
     assert_eq!(metrics.read("wess_worker_calls_expired_in_queue_total"), 3);
+    assert_eq!(metrics.read("wess_worker_calls_total{code=\"expired\"}"), 3);
     assert_eq!(metrics.read("wess_worker_calls_total{code=\"ok\"}"), 0);
 }
 
