@@ -257,7 +257,7 @@ impl Taker {
     async fn request(&self, mut hand: InHand) {
         let Inner { parts, requests, .. } = &*self.queue.0;
         if hand.endpoint != Endpoint::Chain
-            && let Ok(permit) = requests.clone().acquire_owned().await
+            && let Ok(permit) = hand.keep(requests.clone().acquire_owned()).await
         {
             // It runs no guest, so it needs no share of the slots.
             hand.permit = permit;

@@ -7,7 +7,8 @@ use async_nats::RequestErrorKind;
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::task::JoinHandle;
-use wess_harness::{NatsServer, Signal};
+use wess_harness::{NatsServer, Signal, eventually};
+use wess_schemas::subject::CALLS_STREAM;
 use wess_schemas::{ErrorCode, Outcome, header};
 
 use crate::faults::answers_again;
@@ -163,24 +164,47 @@ async fn a_stopping_worker_leaves_what_waits_to_another_and_each_call_is_answere
 }
 
 #[tokio::test]
-async fn a_worker_that_stops_and_is_the_last_answers_itself_what_was_delivered_to_it() {
+async fn a_worker_that_stops_and_is_the_last_answers_itself_what_waits_with_it() {
     let mut rig = Rig::with(&ONE_SLOT, &[]).await;
-    rig.caller.store("nap", nap(200)).await;
-    rig.caller.raw("nap", "").await.unwrap();
-    rig.worker.process.signal(Signal::STOP);
+    rig.caller.store("nap", nap(800)).await;
+    rig.caller.take_queue_away().await;
     let mut calls = Counted::new(&rig.caller).await;
     for _ in 0..5 {
         calls.ask("wess.invoke.nap", "").await;
     }
-    // The server answers in order: with this it has delivered the calls too.
-    let nobody = rig.caller.send("nobody.listens", &[], "").await;
-    assert!(matches!(nobody, Err(RequestErrorKind::NoResponders)));
+    rig.worker.shows("wess_worker_waiting", 4).await;
     rig.worker.process.signal(Signal::TERM);
-    rig.worker.process.signal(Signal::CONT);
+    eventually("the drain to begin", async || {
+        (rig.worker.page("/readyz").await.0 == 503).then_some(())
+    })
+    .await;
+    let jetstream = rig.caller.jetstream();
+    jetstream.delete_stream(CALLS_STREAM).await.unwrap();
+    jetstream.create_stream(calls_stream(100)).await.unwrap();
     for answer in calls.answered_once().await {
         answer.unwrap();
     }
     assert_eq!(rig.worker.process.wait_exit().code(), Some(0));
+}
+
+#[tokio::test]
+async fn calls_that_find_the_house_full_go_to_the_queue_too() {
+    let rig = Rig::with(&[&ONE_SLOT[..], &["--queue", "1"]].concat(), &[]).await;
+    rig.caller.store("nap", nap(20)).await;
+    rig.caller.raw("nap", "").await.unwrap();
+    rig.worker.process.signal(Signal::STOP);
+    let mut calls = Counted::new(&rig.caller).await;
+    for _ in 0..50 {
+        calls.ask("wess.invoke.nap", "").await;
+    }
+    let nobody = rig.caller.send("nobody.listens", &[], "").await;
+    assert!(matches!(nobody, Err(RequestErrorKind::NoResponders)));
+    rig.worker.process.signal(Signal::CONT);
+    for answer in calls.answered_once().await {
+        answer.unwrap();
+    }
+    assert!(rig.worker.metric("wess_worker_spilled_calls_total").await > 40);
+    rig.is_unharmed().await;
 }
 
 #[tokio::test]
