@@ -228,6 +228,7 @@ async fn a_worker_that_stops_before_it_ran_a_call_puts_it_back() {
     let mut calls = Counted::new(&rig.caller).await;
     calls.ask("wess.invoke.add", "[2,3]").await;
     // Taken once a second though no slot is free, so that it waits with the worker.
+    rig.worker.shows("wess_worker_queued_calls_taken_total", 1).await;
     rig.worker.shows("wess_worker_waiting", 1).await;
     rig.worker.process.signal(wess_harness::Signal::TERM);
     eventually("the drain to begin", async || {
