@@ -11,7 +11,9 @@ use wess_service::nats::{NatsConfig, NatsOptions};
 
 use crate::executor::Bounds;
 use crate::memory;
+use crate::queue::shares::Weights;
 use crate::queue::webhook::WebhookOptions;
+use crate::queue::{Clock, wall_clock};
 use crate::registry::RegistryOptions;
 
 /// Most executors a process may have.
@@ -38,6 +40,12 @@ pub struct WorkerOptions {
     /// What waiting calls may hold together, per executor, in MiB.
     #[arg(long, env = "WESS_QUEUE_MB", default_value_t = 64, value_name = "MIB")]
     pub queue_mb: usize,
+    /// How much of the slots submitted jobs get, in proportion to --call-weight.
+    #[arg(long, env = "WESS_JOB_WEIGHT", default_value_t = 1, value_name = "N")]
+    pub job_weight: u32,
+    /// How much of the slots calls get that waited in the queue, in proportion to --job-weight.
+    #[arg(long, env = "WESS_CALL_WEIGHT", default_value_t = 1, value_name = "N")]
+    pub call_weight: u32,
     /// Memory of all guests together, in MiB [default: half of the memory this process may use].
     #[arg(long, env = "WESS_MEMORY_MB", value_name = "MIB")]
     pub memory_mb: Option<u64>,
@@ -83,6 +91,10 @@ pub struct Config {
     pub executors: NonZeroUsize,
     /// Bounds of each.
     pub bounds: Bounds,
+    /// How the slots are shared between what waits in the queue.
+    pub weights: Weights,
+    /// What deadlines in the queue are told by.
+    pub clock: Clock,
     /// Memory of all guests together, in bytes.
     pub memory_bytes: u64,
     /// What callers may ask.
@@ -115,6 +127,8 @@ impl WorkerOptions {
         within("--slots", slots as u64, 1, most_slots as u64);
         within("--queue", self.queue as u64, 1, 1_000_000);
         within("--queue-mb", self.queue_mb as u64, 16, 1 << 20);
+        within("--job-weight", u64::from(self.job_weight), 1, 100);
+        within("--call-weight", u64::from(self.call_weight), 1, 100);
         within("--memory-mb", self.memory_mb.unwrap_or(1), 1, 1 << 30);
         within(
             "--max-guest-memory-mb",
@@ -151,6 +165,11 @@ impl WorkerOptions {
                 waiting: self.queue,
                 waiting_bytes: self.queue_mb * MIB as usize,
             },
+            weights: Weights {
+                jobs: self.job_weight,
+                calls: self.call_weight,
+            },
+            clock: wall_clock,
             memory_bytes: self
                 .memory_mb
                 .map_or_else(memory::default_budget_bytes, |mb| mb * MIB),

@@ -152,7 +152,7 @@ impl Control {
     }
 
     /// What somebody is told whose request the process does not finish any more.
-    fn cut_short(&self, subject: &str) -> Reply {
+    pub(crate) fn cut_short(&self, subject: &str) -> Reply {
         let text = "the worker stopped before it was done";
         let endpoint = self.0.subjects.parse(subject);
         let error = match endpoint {
@@ -386,15 +386,20 @@ impl Server {
     }
 
     async fn send(&self, subject: Subject, reply: Reply) {
-        let most = self.client.max_payload().saturating_sub(OVERHEAD_BYTES);
-        let Reply { headers, payload } = if reply.payload.len() > most {
-            too_large(reply.payload.len(), most)
-        } else {
-            reply
-        };
-        if let Err(error) = self.client.publish_with_headers(subject, headers, payload).await {
-            tracing::warn!(%error, "a reply was not sent");
-        }
+        send(&self.client, subject, reply).await;
+    }
+}
+
+/// Sends a reply, or says that it is too large to be sent.
+pub(crate) async fn send(client: &Client, subject: Subject, reply: Reply) {
+    let most = client.max_payload().saturating_sub(OVERHEAD_BYTES);
+    let Reply { headers, payload } = if reply.payload.len() > most {
+        too_large(reply.payload.len(), most)
+    } else {
+        reply
+    };
+    if let Err(error) = client.publish_with_headers(subject, headers, payload).await {
+        tracing::warn!(%error, "a reply was not sent");
     }
 }
 

@@ -15,7 +15,6 @@ use crate::endpoints::chain::Chains;
 use crate::endpoints::dead::DeadEndpoint;
 use crate::endpoints::jobs::JobsEndpoint;
 use crate::endpoints::store::StoreEndpoint;
-use crate::fleet::CountSlots;
 use crate::queue::dead::Letters;
 use crate::queue::fetch::Pool;
 use crate::queue::records::Records;
@@ -138,21 +137,23 @@ impl Durable {
     }
 
     /// Begins to take jobs, at most `most` at once.
-    pub fn serve(self, most: usize, slots: CountSlots, lifecycle: &Lifecycle, metrics: &mut Metrics) {
+    pub fn serve(self, most: usize, lifecycle: &Lifecycle, metrics: &mut Metrics) {
         self.stats.register(metrics);
         metrics.register(
             "webhooks_failed",
             "Webhooks that nobody took",
             self.webhooks.failed.clone(),
         );
+        let chains = &self.settler.runner.chains;
+        let (executors, under_way) = (chains.executors.clone(), chains.under_way.clone());
         let queues = Queues {
             storage: self.sweep.storage.clone(),
             subjects: self.subjects,
             lifecycle: lifecycle.clone(),
-            under_way: self.settler.runner.chains.under_way.clone(),
+            under_way,
         };
-        queues.serve_jobs(Pool::new(most, Arc::clone(&slots)), self.settler);
-        queues.serve_sweep(Pool::new(MAX_SWEEPS, slots), self.sweep);
+        queues.serve_jobs(Pool::new(most, Some(executors)), self.settler);
+        queues.serve_sweep(Pool::new(MAX_SWEEPS, None), self.sweep);
         queues.serve_timers();
     }
 }

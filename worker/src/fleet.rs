@@ -60,6 +60,7 @@ struct Peers {
 struct Peer {
     revision: u64,
     draining: bool,
+    has_room: bool,
     heard_at: Instant,
 }
 
@@ -104,6 +105,16 @@ impl Fleet {
             .values()
             .filter(|peer| peer.is_alive(now))
             .count()
+    }
+
+    /// Whether another worker takes work.
+    pub fn has_others(&self) -> bool {
+        self.0.peers.borrow().any(Instant::now(), |_| true)
+    }
+
+    /// Whether another worker takes work and had a free slot when it last beat.
+    pub fn others_have_room(&self) -> bool {
+        self.0.peers.borrow().any(Instant::now(), |peer| peer.has_room)
     }
 
     /// Waits until every beating worker that takes work has seen a revision of the catalog, at most a second.
@@ -225,10 +236,18 @@ impl Peers {
             let peer = Peer {
                 revision: beat.catalog_revision,
                 draining: beat.draining,
+                has_room: beat.slots_busy < beat.slots_total,
                 heard_at: now,
             };
             self.heard.insert(beat.worker.clone(), peer);
         }
+    }
+
+    /// Whether this is so of anybody who takes work.
+    fn any(&self, now: Instant, is_so: impl Fn(&Peer) -> bool) -> bool {
+        self.heard
+            .values()
+            .any(|peer| peer.is_alive(now) && !peer.draining && is_so(peer))
     }
 
     /// When to look again, while somebody may not have seen a revision; `None` when everybody has.
@@ -300,6 +319,19 @@ mod tests {
         let expiry = peers.lagging_until(2, now).unwrap();
         assert_eq!(expiry, now + BEAT_EXPIRY);
         assert_eq!(peers.lagging_until(2, expiry), None);
+    }
+
+    #[test]
+    fn who_drains_or_is_silent_takes_nothing_and_who_is_busy_has_no_room() {
+        let busy = WorkerBeat {
+            slots_busy: 1,
+            ..beat(1, false)
+        };
+        let (mut peers, now) = peers(&[busy, beat(1, true)]);
+        let has_room = |peer: &Peer| peer.has_room;
+        assert!(peers.any(now, |_| true) && !peers.any(now, has_room));
+        peers.hear(&beat(1, false), now);
+        assert!(peers.any(now, has_room) && !peers.any(now + BEAT_EXPIRY, |_| true));
     }
 
     #[test]

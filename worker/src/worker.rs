@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry as Metrics;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use wess_schemas::WorkerId;
 use wess_schemas::subject::Subjects;
@@ -25,6 +25,8 @@ use crate::files;
 use crate::fleet::{CountSlots, Fleet, SlotCounts};
 use crate::guest::{Compiler, MemoryBudget, Ticker};
 use crate::metrics;
+use crate::queue::shares::shares;
+use crate::queue::spill::{CallQueue, CallQueueParts};
 use crate::registry::Registry;
 
 /// How long a start waits for the catalog in JetStream before it serves from the local copy.
@@ -66,13 +68,13 @@ impl Worker {
             );
         }
         upkeep::spawn(lifecycle, &connection, config.assets.clone());
-        let common = Common::new(&id, &config, registry.clone())?;
-        let (budget, under_way) = (Arc::clone(&common.budget), common.inside.clone());
-        let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
-        let tallies = Tallies(executors.tallies());
         let fleet = Fleet::listen(id.clone(), &subjects, &connection, registry.revision(), lifecycle)
             .await
             .map_err(Failure::unavailable)?;
+        let common = Common::new(&id, &config, registry.clone(), fleet.clone())?;
+        let (budget, under_way) = (Arc::clone(&common.budget), common.inside.clone());
+        let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
+        let tallies = Tallies(executors.tallies());
         let chains = Chains {
             executors: executors.clone(),
             storage: registry.storage().clone(),
@@ -109,26 +111,36 @@ impl Worker {
             .serve(&connection.client, lifecycle)
             .await
             .map_err(Failure::unavailable)?;
-        let count = count_slots(tallies.clone(), config.bounds.slots);
-        fleet.beat(Arc::clone(&count), lifecycle);
-        let slots = config.executors.get() * config.bounds.slots;
-        durable.serve(
-            slots.div_ceil(2),
-            count,
-            lifecycle,
-            metrics.sub_registry_with_prefix("wess_worker"),
-        );
-        registry
-            .stats()
-            .register(metrics.sub_registry_with_prefix("wess_worker"));
+        fleet.beat(count_slots(tallies.clone(), config.bounds.slots), lifecycle);
+        let shares = shares(executors.slots(), config.weights);
+        let call_queue = CallQueue::new(CallQueueParts {
+            worker: id.clone(),
+            subjects: subjects.clone(),
+            connection,
+            storage: registry.storage().clone(),
+            assets: config.assets,
+            executors: executors.clone(),
+            control: control.clone(),
+            fleet: fleet.clone(),
+            permits: shares.calls,
+            clock: config.clock,
+            inside: under_way.clone(),
+        });
+        let metrics_of_worker = metrics.sub_registry_with_prefix("wess_worker");
+        registry.stats().register(metrics_of_worker);
+        call_queue.stats().register(metrics_of_worker);
+        call_queue.serve(lifecycle);
+        durable.serve(shares.jobs, lifecycle, metrics_of_worker);
+        let mut counted = tallies;
+        counted.0.push(call_queue.stats().refused());
         metrics::register(
             metrics,
-            tallies,
+            counted,
             &registry,
             budget,
             control.forged_replies(),
             fleet,
-            slots,
+            executors.slots(),
         );
         Ok(Self {
             id,
@@ -157,7 +169,7 @@ impl Worker {
 }
 
 impl Common {
-    fn new(id: &WorkerId, config: &Config, registry: Registry) -> Result<Self, Failure> {
+    fn new(id: &WorkerId, config: &Config, registry: Registry, fleet: Fleet) -> Result<Self, Failure> {
         Ok(Self {
             worker: id.clone(),
             subjects: config.nats.subjects.clone(),
@@ -170,6 +182,9 @@ impl Common {
             nats: config.nats.clone(),
             assets: config.assets.clone(),
             inside: TaskTracker::new(),
+            fleet,
+            clock: config.clock,
+            room: watch::Sender::default(),
         })
     }
 }
@@ -180,10 +195,11 @@ async fn start_executors(
     lifecycle: &Lifecycle,
 ) -> Result<Executors, Failure> {
     let mut executors = Vec::new();
+    let (slots, room) = (common.bounds.slots, common.room.subscribe());
     for index in 0..count {
         executors.push(executor::start(index, Arc::clone(&common), lifecycle).await?);
     }
-    Ok(Executors::new(executors))
+    Ok(Executors::new(executors, slots, room))
 }
 
 fn count_calls(tallies: Tallies) -> CountRequests {

@@ -53,6 +53,7 @@ impl Executor {
     }
 
     async fn finish_taken(&mut self) {
+        self.draining = true;
         self.inbox.drain().await;
         self.finish_inside().await;
         self.door.close();

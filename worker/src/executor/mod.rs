@@ -6,8 +6,9 @@ mod host;
 mod inbox;
 mod lanes;
 mod prepared;
-mod respond;
+pub(crate) mod respond;
 mod slots;
+mod spill;
 mod steps;
 pub mod tally;
 mod turns;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 use wess_schemas::limits::LimitPolicy;
 use wess_schemas::subject::{Endpoint, Subjects};
@@ -30,9 +31,13 @@ use wess_service::lifecycle::{Failure, Lifecycle};
 use wess_service::nats::NatsConfig;
 
 use crate::call::{Call, CallResult};
+use crate::endpoints::invoke::Form;
+use crate::fleet::Fleet;
 use crate::guest::{MemoryBudget, Ticker};
+use crate::queue::Clock;
 use crate::registry::Registry;
 pub use slots::Bounds;
+pub(crate) use steps::expired;
 use tally::Tally;
 
 /// Calls from this process that an executor has not looked at yet.
@@ -62,6 +67,12 @@ pub struct Common {
     pub assets: AssetOptions,
     /// Chains under way, and doors that are held: executors take what comes of them even when the process stops.
     pub inside: TaskTracker,
+    /// Who else could take a call.
+    pub fleet: Fleet,
+    /// What deadlines in the queue are told by.
+    pub clock: Clock,
+    /// Told whenever an executor's last slot is taken, or its first one comes free.
+    pub room: watch::Sender<()>,
 }
 
 /// A call from this process.
@@ -79,6 +90,8 @@ pub enum Arrival {
     },
     /// One step of a chain.
     Step(Box<Call>, oneshot::Sender<CallResult>),
+    /// A call from the queue, and the form that it was asked in.
+    Queued(Box<Call>, Form, oneshot::Sender<CallResult>),
 }
 
 /// A running executor, seen from outside.
@@ -90,6 +103,14 @@ pub struct Executor {
     pub door: mpsc::Sender<Arrival>,
 }
 
+impl Executor {
+    /// Calls that it runs, keeps waiting, or has not looked at.
+    fn load(&self) -> usize {
+        let at_the_door = self.door.max_capacity() - self.door.capacity();
+        at_the_door + self.tally.slots_busy.get() as usize + self.tally.waiting.get() as usize
+    }
+}
+
 /// All executors of a process; calls from this process go to them in turn.
 #[derive(Clone)]
 pub struct Executors(Arc<Turnstile>);
@@ -97,20 +118,59 @@ pub struct Executors(Arc<Turnstile>);
 struct Turnstile {
     executors: Vec<Executor>,
     next: AtomicUsize,
+    slots: usize,
+    room: watch::Receiver<()>,
 }
 
 impl Executors {
-    /// These executors, at least one.
-    pub fn new(executors: Vec<Executor>) -> Self {
+    /// These executors, at least one, each with so many slots. `room` is told when that may have become more or less.
+    pub fn new(executors: Vec<Executor>, slots: usize, room: watch::Receiver<()>) -> Self {
         Self(Arc::new(Turnstile {
             executors,
             next: AtomicUsize::new(0),
+            slots,
+            room,
         }))
+    }
+
+    /// All slots.
+    pub fn slots(&self) -> usize {
+        self.0.executors.len() * self.0.slots
+    }
+
+    /// Slots that no guest holds, as of each executor's last turn.
+    pub fn free_slots(&self) -> usize {
+        let busy = |executor: &Executor| executor.tally.slots_busy.get() as usize;
+        let free = |executor| self.0.slots.saturating_sub(busy(executor));
+        self.0.executors.iter().map(free).sum()
+    }
+
+    /// Changes whenever an executor's last slot is taken, or its first one comes free.
+    pub fn room(&self) -> watch::Receiver<()> {
+        self.0.room.clone()
+    }
+
+    /// Hands a call to the executor that has least to do.
+    pub fn dispatch_to_idlest(&self, arrival: Arrival) -> Result<(), ErrorBody> {
+        let Turnstile { executors, next, .. } = &*self.0;
+        let count = executors.len();
+        let from = next.fetch_add(1, Ordering::Relaxed);
+        let idlest = (0..count)
+            .map(|step| from.wrapping_add(step) % count)
+            .min_by_key(|at| executors[*at].load())
+            .unwrap_or(0);
+        executors[idlest]
+            .door
+            .try_send(arrival)
+            .map_err(|refused| match refused {
+                TrySendError::Full(_) => steps::overloaded(),
+                TrySendError::Closed(_) => steps::stopping(),
+            })
     }
 
     /// Hands a call to the next executor that has room at its door.
     pub fn dispatch(&self, mut arrival: Arrival) -> Result<(), ErrorBody> {
-        let Turnstile { executors, next } = &*self.0;
+        let Turnstile { executors, next, .. } = &*self.0;
         let mut closed = 0;
         for _ in executors {
             let at = next.fetch_add(1, Ordering::Relaxed) % executors.len();

@@ -18,6 +18,8 @@ pub enum Responder {
     Door(Form, oneshot::Sender<Reply>),
     /// A chain in this process.
     Step(oneshot::Sender<CallResult>),
+    /// A call that waited in the queue, and who took it from there.
+    Queued(Form, oneshot::Sender<CallResult>),
 }
 
 /// A reply on its way.
@@ -34,8 +36,8 @@ impl Responder {
     /// Writes the reply, or says what must happen first. `inline_bytes` is what a message may carry.
     pub fn answer(self, result: CallResult, inline_bytes: usize, worker: &WorkerId) -> Sending {
         let (form, result) = match (self, result) {
-            (Self::Step(waiting), result) => {
-                // A chain that no longer waits was cut with its caller.
+            (Self::Step(waiting) | Self::Queued(_, waiting), result) => {
+                // Who no longer waits was cut with the process.
                 drop(waiting.send(result));
                 return Sending::Done;
             }
@@ -57,7 +59,7 @@ impl Responder {
     /// The form that the caller asked in; steps of chains have none.
     pub fn form(&self) -> Option<Form> {
         match self {
-            Self::Nats(form, _) | Self::Door(form, _) => Some(*form),
+            Self::Nats(form, _) | Self::Door(form, _) | Self::Queued(form, _) => Some(*form),
             Self::Step(_) => None,
         }
     }
@@ -71,7 +73,7 @@ impl Responder {
                 drop(waiting.send(reply));
                 Sending::Done
             }
-            Self::Nats(_, None) | Self::Step(_) => Sending::Done,
+            Self::Nats(_, None) | Self::Step(_) | Self::Queued(..) => Sending::Done,
         }
     }
 }

@@ -22,6 +22,10 @@ pub trait Waits {
     fn size_bytes(&self) -> usize;
     /// When it has waited long enough.
     fn expires(&self) -> Instant;
+    /// When it came.
+    fn arrived(&self) -> Instant;
+    /// Whether it may wait elsewhere instead.
+    fn may_leave(&self) -> bool;
 }
 
 impl<T: Waits> Waits for Box<T> {
@@ -31,6 +35,14 @@ impl<T: Waits> Waits for Box<T> {
 
     fn expires(&self) -> Instant {
         T::expires(self)
+    }
+
+    fn arrived(&self) -> Instant {
+        T::arrived(self)
+    }
+
+    fn may_leave(&self) -> bool {
+        T::may_leave(self)
     }
 }
 
@@ -42,6 +54,8 @@ pub struct Slots<T> {
     waiting: usize,
     waiting_bytes: usize,
     line: VecDeque<T>,
+    /// How many in the line may leave.
+    leavers: usize,
 }
 
 impl<T: Waits> Slots<T> {
@@ -53,6 +67,7 @@ impl<T: Waits> Slots<T> {
             waiting: 0,
             waiting_bytes: 0,
             line: VecDeque::new(),
+            leavers: 0,
         }
     }
 
@@ -76,15 +91,42 @@ impl<T: Waits> Slots<T> {
 
     /// A call that was let in has all it needs but a slot.
     pub fn line_up(&mut self, call: T) {
+        self.leavers += usize::from(call.may_leave());
         self.line.push_back(call);
+    }
+
+    /// Puts one back who stepped out: before all who came later.
+    pub fn line_up_again(&mut self, call: T) {
+        self.leavers += usize::from(call.may_leave());
+        let arrived = call.arrived();
+        let at = self.line.partition_point(|other| other.arrived() <= arrived);
+        self.line.insert(at, call);
+    }
+
+    /// The first in the line who may leave, at most so many. They keep their places in the house.
+    pub fn step_out(&mut self, most: usize) -> VecDeque<T> {
+        let most = most.min(self.leavers);
+        if most == 0 {
+            return VecDeque::new();
+        }
+        let mut left = most;
+        let (out, stay): (VecDeque<_>, _) = std::mem::take(&mut self.line).into_iter().partition(|call| {
+            let leaves = left > 0 && call.may_leave();
+            left -= usize::from(leaves);
+            leaves
+        });
+        self.line = stay;
+        self.leavers -= most;
+        out
     }
 
     /// The next call, with a slot for it; `None` when there is no call or no slot.
     pub fn start(&mut self) -> Option<T> {
-        if self.busy == self.bounds.slots {
+        if self.is_full() {
             return None;
         }
         let call = self.line.pop_front()?;
+        self.leavers -= usize::from(call.may_leave());
         self.leave(call.size_bytes());
         self.busy += 1;
         Some(call)
@@ -112,6 +154,7 @@ impl<T: Waits> Slots<T> {
         let (gone, stay): (VecDeque<_>, _) = std::mem::take(&mut self.line).into_iter().partition(leaves);
         self.line = stay;
         for call in &gone {
+            self.leavers -= usize::from(call.may_leave());
             self.leave(call.size_bytes());
         }
         gone
@@ -130,6 +173,16 @@ impl<T: Waits> Slots<T> {
     /// Whether nobody is in the house and no slot is held.
     pub fn is_empty(&self) -> bool {
         self.busy == 0 && self.waiting == 0
+    }
+
+    /// Whether every slot is held.
+    pub fn is_full(&self) -> bool {
+        self.busy == self.bounds.slots
+    }
+
+    /// Whether anybody waits for a slot who may wait elsewhere.
+    pub fn has_leavers(&self) -> bool {
+        self.leavers > 0
     }
 
     /// Whether a call could start now.
@@ -157,6 +210,12 @@ mod tests {
         }
         fn expires(&self) -> Instant {
             self.1
+        }
+        fn arrived(&self) -> Instant {
+            self.1
+        }
+        fn may_leave(&self) -> bool {
+            self.0.is_multiple_of(2)
         }
     }
 
@@ -191,6 +250,36 @@ mod tests {
         slots.release();
         assert_eq!(slots.start(), Some(Fake(2, later)));
         assert_eq!((slots.start(), slots.waiting()), (None, 0));
+    }
+
+    #[test]
+    fn who_steps_out_keeps_a_place_in_the_house_and_comes_back_before_who_came_later() {
+        let now = Instant::now();
+        let mut slots = slots(1, 10, 100);
+        for (size, after) in [(2, 0), (1, 1), (4, 2), (6, 3)] {
+            assert!(slots.enter(size));
+            slots.line_up(Fake(size, now + Duration::from_secs(after)));
+        }
+        let out: Vec<_> = slots.step_out(2).into_iter().collect();
+        assert_eq!(out.iter().map(|call| call.0).collect::<Vec<_>>(), [2, 4]);
+        assert_eq!((slots.waiting(), slots.has_leavers()), (4, true));
+        assert_eq!(
+            slots.step_out(9).iter().map(|call| call.0).collect::<Vec<_>>(),
+            [6]
+        );
+        assert!(!slots.has_leavers() && slots.step_out(9).is_empty());
+        for call in out.into_iter().rev() {
+            slots.line_up_again(call);
+        }
+        let mut started = Vec::new();
+        while let Some(call) = slots.start() {
+            started.push(call.0);
+            slots.release();
+        }
+        assert_eq!(
+            (started, slots.waiting(), slots.has_leavers()),
+            (vec![2, 1, 4], 1, false)
+        );
     }
 
     #[test]

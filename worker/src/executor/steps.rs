@@ -17,6 +17,7 @@ use wess_service::trace_context::TraceParent;
 use super::prepared::{Found, Loaded, load};
 use super::respond::Responder;
 use super::slots::Waits;
+use super::spill::{Origin, Spilled};
 use super::turns::Executor;
 use crate::call::{Call, Finished};
 use crate::endpoints::error_reply;
@@ -29,6 +30,8 @@ use crate::registry::Resolved;
 pub struct Pending {
     pub call: Call,
     pub responder: Responder,
+    /// How it was asked, if it may be handed over.
+    pub origin: Option<Origin>,
     pub size_bytes: usize,
 }
 
@@ -36,6 +39,8 @@ pub struct Pending {
 pub struct Ticket {
     pub job_id: JobId,
     pub responder: Responder,
+    /// How it was asked, if it may be handed over.
+    pub origin: Option<Origin>,
     pub module: Arc<Resolved>,
     pub plan: Plan,
     pub limits: EffectiveLimits,
@@ -56,6 +61,14 @@ impl Waits for Ticket {
     fn expires(&self) -> Instant {
         self.expires
     }
+
+    fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    fn may_leave(&self) -> bool {
+        self.origin.is_some()
+    }
 }
 
 /// A call that does not fit its module.
@@ -71,6 +84,7 @@ pub enum Event {
     Fetched(Box<Pending>, Result<Bytes, ErrorBody>),
     Loaded(Loaded),
     Stored(Box<Stored>),
+    Spilled(Box<Spilled>),
 }
 
 /// A call whose output is too large for a message.
@@ -80,7 +94,7 @@ pub struct Stored {
     result: Result<Reply, ErrorBody>,
 }
 
-/// Something that is waited for. Each belongs to a call in the house or with a slot, which bounds their number.
+/// Something that is waited for. Each belongs to a call in the house, with a slot, or on its way out, which bounds their number.
 pub type Errand = LocalBoxFuture<'static, Event>;
 
 impl Executor {
@@ -110,7 +124,7 @@ impl Executor {
         let more_bytes = stored.size as usize;
         self.slots.leave(pending.size_bytes);
         if !self.slots.enter(pending.size_bytes + more_bytes) {
-            return self.refuse(pending, overloaded());
+            return self.turn_out(pending);
         }
         pending.size_bytes += more_bytes;
         let (storage, cut) = (self.storage.clone(), self.cut.clone());
@@ -141,6 +155,7 @@ impl Executor {
         let Pending {
             call,
             responder,
+            origin,
             size_bytes,
         } = *pending;
         let (expires, job_id) = (call.expires(), call.job_id);
@@ -165,6 +180,7 @@ impl Executor {
             Ok((plan, limits)) => Ok(Box::new(Ticket {
                 job_id,
                 responder,
+                origin,
                 module,
                 plan,
                 limits,
@@ -209,6 +225,7 @@ impl Executor {
             Event::Fetched(pending, Err(error)) => self.turn_away(pending, error),
             Event::Loaded(loaded) => self.on_loaded(loaded),
             Event::Stored(stored) => self.on_stored(*stored),
+            Event::Spilled(spilled) => self.on_spilled(*spilled),
         }
     }
 
@@ -281,7 +298,7 @@ impl Executor {
         self.send(responder.deliver(reply));
     }
 
-    fn errand(&mut self, errand: impl Future<Output = Event> + 'static) {
+    pub(super) fn errand(&mut self, errand: impl Future<Output = Event> + 'static) {
         self.errands.push(errand.boxed_local());
     }
 }
@@ -304,7 +321,7 @@ pub(super) fn stopping() -> ErrorBody {
     ErrorBody::new(ErrorCode::Unavailable, "the worker is stopping")
 }
 
-pub(super) fn expired() -> ErrorBody {
+pub(crate) fn expired() -> ErrorBody {
     ErrorBody::new(
         ErrorCode::Expired,
         "the call waited as long as it may, and no slot came free",
@@ -314,7 +331,7 @@ pub(super) fn expired() -> ErrorBody {
 pub(super) fn overloaded() -> ErrorBody {
     ErrorBody::new(
         ErrorCode::Overloaded,
-        "all slots of this worker are busy and its queue is full",
+        "all slots of this worker are busy, and there is no room to wait",
     )
     .with("retry_after_ms", RETRY_AFTER.as_millis() as u64)
 }

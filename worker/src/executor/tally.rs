@@ -69,6 +69,8 @@ pub struct Tally {
     pub cold: Cell,
     /// Guests that changed to the slow lane.
     pub overstayed: Cell,
+    /// Calls handed to the queue for want of a slot.
+    pub spilled: Cell,
     /// Requests not answered because of the reply subject they named.
     pub forged_replies: Cell,
     /// Replies dropped because NATS was away for too long.
@@ -99,6 +101,13 @@ impl Tally {
     pub fn fail(&self, code: ErrorCode) {
         if let Some(at) = ErrorCode::ALL.iter().position(|other| *other == code) {
             self.failed[at].add(1);
+        }
+    }
+
+    /// As [`Tally::fail`], from whatever thread.
+    pub fn fail_from_anywhere(&self, code: ErrorCode) {
+        if let Some(at) = ErrorCode::ALL.iter().position(|other| *other == code) {
+            self.failed[at].add_from_anywhere(1);
         }
     }
 
@@ -176,7 +185,7 @@ impl Collector for Tallies {
                 ConstCounter::new(failed).encode(calls.encode_family(&[("code", code.as_str())])?)?;
             }
         }
-        let counters: [Shown; 5] = [
+        let counters: [Shown; 6] = [
             (
                 "wess_worker_cold_calls",
                 "Calls that had to load their module first",
@@ -186,6 +195,11 @@ impl Collector for Tallies {
                 "wess_worker_overstayed",
                 "Guests that changed to the slow lane",
                 |tally| &tally.overstayed,
+            ),
+            (
+                "wess_worker_spilled_calls",
+                "Calls handed to the queue for want of a slot",
+                |tally| &tally.spilled,
             ),
             (
                 "wess_worker_forged_replies",

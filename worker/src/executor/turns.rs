@@ -29,7 +29,8 @@ use super::lanes::{GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, 
 use super::prepared::Shelf;
 use super::respond::{Responder, Sending};
 use super::slots::{Slots, Waits};
-use super::steps::{Errand, Pending, Ticket, expired, overloaded};
+use super::spill::{Origin, Spills};
+use super::steps::{Errand, Pending, Ticket, expired};
 use super::tally::Tally;
 use super::{Arrival, Common};
 use crate::call::{Call, Finished};
@@ -62,6 +63,9 @@ pub struct Executor {
     pub(super) engines: Arc<EnginePool>,
     pub(super) shelf: Shelf<Box<Ticket>>,
     pub(super) slots: Slots<Box<Ticket>>,
+    /// Whether every slot was held at the end of the last turn.
+    was_full: bool,
+    pub(super) spills: Spills,
     pub(super) storage: Storage,
     pub(super) errands: FuturesUnordered<Errand>,
     pub(super) client: Client,
@@ -76,6 +80,7 @@ pub struct Executor {
     replies_stuck: bool,
     pub(super) logs: TaskTracker,
     sweep: Interval,
+    pub(super) draining: bool,
     pub(super) cut: CancellationToken,
 }
 
@@ -107,6 +112,8 @@ impl Executor {
             engines: Arc::new(EnginePool::new(common.bounds.slots as u32, common.ticker.clone())),
             shelf: Shelf::new(common.max_prepared),
             slots: Slots::new(common.bounds),
+            was_full: false,
+            spills: Spills::new(client.clone()),
             storage,
             errands: FuturesUnordered::new(),
             inbox: Inbox::open(&client, &common.subjects)
@@ -122,6 +129,7 @@ impl Executor {
             replies_stuck: false,
             logs,
             sweep,
+            draining: false,
             cut,
             common,
         })
@@ -153,6 +161,11 @@ impl Executor {
         self.start_guests();
         self.tally.slots_busy.set(self.slots.busy() as u64);
         self.tally.waiting.set(self.slots.waiting() as u64);
+        if self.was_full != self.slots.is_full() {
+            self.was_full = self.slots.is_full();
+            self.common.room.send_replace(());
+        }
+        self.spill_line();
         self.send_replies().await;
         if self.slots.can_start() {
             tokio::task::yield_now().await;
@@ -224,29 +237,41 @@ impl Executor {
 
     fn take_message(&mut self, message: Message) {
         let arrived = Instant::now();
-        let reply = message.reply;
+        let Message {
+            subject,
+            reply,
+            payload,
+            headers,
+            ..
+        } = message;
         if reply
             .as_ref()
             .is_some_and(|reply| !self.common.subjects.may_reply_to(reply))
         {
             self.tally.forged_replies.add(1);
-            return tracing::warn!(subject = %message.subject, "refused a call whose reply would forge a record");
+            return tracing::warn!(%subject, "refused a call whose reply would forge a record");
         }
-        let endpoint = match self.common.subjects.parse(&message.subject) {
+        let endpoint = match self.common.subjects.parse(&subject) {
             Ok(endpoint) => endpoint,
             Err(why) => {
                 let error = ErrorBody::new(ErrorCode::InvalidRequest, why.to_string());
                 return self.fail(Responder::Nats(Form::Raw, reply), JobId::generate(), error);
             }
         };
-        let responder = Responder::Nats(invoke::form(&endpoint, message.headers.as_ref()), reply);
-        let call = invoke::parse(endpoint, message.headers.as_ref(), message.payload, arrived);
-        self.take_call(call, responder);
+        let responder = Responder::Nats(invoke::form(&endpoint, headers.as_ref()), reply);
+        let call = invoke::parse(endpoint, headers.as_ref(), payload.clone(), arrived);
+        let origin = Origin::new(subject, headers, payload, &responder);
+        self.take_call(call, responder, origin);
     }
 
     fn take_arrival(&mut self, arrival: Arrival) {
         match arrival {
-            Arrival::Step(call, waiting) => self.take_call(Ok(*call), Responder::Step(waiting)),
+            Arrival::Step(call, waiting) => self.take_call(Ok(*call), Responder::Step(waiting), None),
+            Arrival::Queued(call, form, waiting) => {
+                self.take_call(Ok(*call), Responder::Queued(form, waiting), None);
+                // Whoever looks for the executor with most room must see this call.
+                self.tally.waiting.set(self.slots.waiting() as u64);
+            }
             Arrival::Message {
                 endpoint,
                 headers,
@@ -255,26 +280,30 @@ impl Executor {
             } => {
                 let responder = Responder::Door(invoke::form(&endpoint, Some(&headers)), reply);
                 let call = invoke::parse(endpoint, Some(&headers), payload, Instant::now());
-                self.take_call(call, responder);
+                self.take_call(call, responder, None);
             }
         }
     }
 
-    fn take_call(&mut self, call: Result<Call, ErrorBody>, responder: Responder) {
+    fn take_call(&mut self, call: Result<Call, ErrorBody>, responder: Responder, origin: Option<Origin>) {
         let call = match call {
             Ok(call) => call,
             Err(error) => return self.fail(responder, JobId::generate(), error),
         };
-        let size_bytes = call.size_bytes();
+        let kept_bytes = origin
+            .as_ref()
+            .map_or(0, |origin| origin.size_bytes(responder.form()));
+        let size_bytes = call.size_bytes() + kept_bytes;
         let pending = Box::new(Pending {
             call,
             responder,
+            origin,
             size_bytes,
         });
         if self.slots.enter(size_bytes) {
             self.resolve(pending)
         } else {
-            self.refuse(pending, overloaded())
+            self.turn_out(pending)
         }
     }
 

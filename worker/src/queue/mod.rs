@@ -1,12 +1,19 @@
-//! Durable jobs on this worker: taken from `WESS_JOBS` when there is room, run, settled, or given up.
+//! The queue's side of a worker: taking what waits in JetStream, and settling it. Durable jobs, and synchronous calls that
+//! found no slot.
+//!
+//! Invariant: a permit first, a message second, so that no more is taken than can be run.
 
 pub mod dead;
 pub mod ending;
 pub mod fetch;
+mod hand;
+mod pull;
 pub mod records;
 pub mod run;
 pub mod serve;
 pub mod settle;
+pub mod shares;
+pub mod spill;
 pub mod stats;
 pub mod stored;
 pub mod sweep;
@@ -14,6 +21,15 @@ pub mod tell;
 pub mod webhook;
 
 use wess_schemas::{ErrorBody, ErrorCode};
+
+/// The wall clock: milliseconds since 1970. A plain function, so that a test can give a worker another one.
+pub type Clock = fn() -> u64;
+
+/// The machine's own clock.
+pub fn wall_clock() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
 
 /// What a caller is told whose request says something that cannot be.
 pub fn bad_request(why: impl std::fmt::Display) -> ErrorBody {

@@ -84,7 +84,7 @@ impl Queues {
             let tasks = TaskTracker::new();
             while let Some(consumer) = open(&storage, &shutdown, of).await {
                 let served = pool
-                    .serve(&consumer, &shutdown, |message, permit| {
+                    .serve(storage.jetstream(), &consumer, &shutdown, |message, permit| {
                         handle(message, permit, &tasks)
                     })
                     .await;

@@ -141,8 +141,9 @@ async fn a_stopping_worker_finishes_what_it_runs_takes_nothing_new_and_exits_wel
 }
 
 #[tokio::test]
-async fn a_stopping_worker_answers_every_call_that_it_was_given() {
+async fn a_stopping_worker_answers_every_call_that_waits_with_it() {
     let mut rig = Rig::with(&["--executors", "1", "--slots", "1"], &[]).await;
+    rig.caller.take_queue_away().await;
     rig.caller.store("nap", nap(300)).await;
     let calls: Vec<_> = (0..3)
         .map(|_| rig.caller.begin(json!({"module": "nap"})))
@@ -197,6 +198,7 @@ async fn a_second_signal_cuts_the_grace_and_every_caller_is_told() {
         rig.caller.begin(json!({"module": "nap", "limits": limits})),
     ];
     rig.worker.shows("wess_worker_slots_busy", 2).await;
+    rig.caller.take_queue_away().await;
     let waiting = rig.caller.begin(add());
     rig.worker.shows("wess_worker_waiting", 1).await;
     rig.worker.process.signal(Signal::TERM);
@@ -277,6 +279,10 @@ async fn every_bad_flag_is_named_and_the_exit_code_is_64() {
         "0",
         "--queue-mb",
         "1",
+        "--job-weight",
+        "0",
+        "--call-weight",
+        "101",
         "--memory-mb",
         "0",
         "--max-guest-memory-mb",

@@ -37,29 +37,6 @@ async fn short_calls_are_answered_promptly_beside_four_guests_that_spin_for_seco
 }
 
 #[tokio::test]
-async fn past_the_slots_and_the_queue_a_call_is_overloaded_at_once() {
-    let rig = Rig::with(&["--executors", "1", "--slots", "1", "--queue", "2"], &["spin"]).await;
-    rig.caller.invoke(add()).await.unwrap();
-    let spinner = rig.caller.begin(spin(3000));
-    rig.worker.shows("wess_worker_slots_busy", 1).await;
-    let waiting = [rig.caller.begin(add()), rig.caller.begin(add())];
-    rig.worker.shows("wess_worker_waiting", 2).await;
-    let error = refused(ErrorCode::Overloaded, rig.caller.invoke(add()).await);
-    assert!(error.error.retryable && error.error.detail["retry_after_ms"].is_u64());
-    assert!(!spinner.is_finished() && waiting.iter().all(|call| !call.is_finished()));
-    refused(ErrorCode::DeadlineExceeded, spinner.await.unwrap());
-    for call in waiting {
-        let outcome = call.await.unwrap().unwrap();
-        assert!(
-            outcome.results == Some(vec![json!(5)]) && outcome.stats.queue_us > 0,
-            "{:?}",
-            outcome.stats
-        );
-    }
-    rig.is_unharmed().await;
-}
-
-#[tokio::test]
 async fn a_call_whose_wait_ends_before_a_slot_comes_free_expires_without_having_run() {
     let rig = Rig::with(&["--executors", "1", "--slots", "1"], &["spin"]).await;
     let spinner = rig.caller.begin(spin(3000));

@@ -12,7 +12,7 @@ use wess_service::lifecycle::Lifecycle;
 use wess_service::nats::{Connection, NatsConfig, NatsOptions};
 use wess_worker::guest::Compiler;
 use wess_worker::registry::{NewModule, OpenError, Published, Registry, RegistryOptions};
-use wess_worker::{Worker, WorkerOptions};
+use wess_worker::{Config, Worker, WorkerOptions};
 
 #[derive(Parser)]
 struct Cli {
@@ -145,6 +145,11 @@ pub struct Running {
 impl Running {
     /// Starts it; it is subscribed when this returns.
     pub async fn start(server: &NatsServer) -> Self {
+        Self::start_with(server, |_| {}).await
+    }
+
+    /// As [`Running::start`], with a configuration that no flag gives.
+    pub async fn start_with(server: &NatsServer, change: impl FnOnce(&mut Config)) -> Self {
         let (data, lifecycle) = (tempfile::tempdir().unwrap(), Lifecycle::default());
         let args = [
             "--nats",
@@ -155,7 +160,8 @@ impl Running {
             "1",
         ];
         let cli = WorkerCli::try_parse_from(["test"].into_iter().chain(args)).unwrap();
-        let config = cli.worker.validate(&cli.nats).unwrap();
+        let mut config = cli.worker.validate(&cli.nats).unwrap();
+        change(&mut config);
         let mut metrics = prometheus_client::registry::Registry::default();
         let worker = Worker::start(config, &lifecycle, &mut metrics).await.unwrap();
         let _end = (

@@ -1,0 +1,248 @@
+//! Calls that find no slot here, on their way into the queue of calls, where any worker takes them.
+//!
+//! Hands over only what came over NATS with a reply subject; never what came from inside or from the queue itself.
+//! Invariant: a call is answered here unless the stream has said that it holds it.
+
+use std::time::{Duration, Instant};
+
+use async_nats::connection::State;
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, HeaderMap, Subject};
+use bytes::Bytes;
+use wess_schemas::{ErrorBody, ErrorCode};
+use wess_service::queue::QueueError;
+use wess_service::queue::calls::QueuedCall;
+
+use super::respond::Responder;
+use super::slots::Waits;
+use super::steps::{Event, Pending, Ticket, overloaded, stopping};
+use super::turns::Executor;
+use crate::endpoints::invoke::Form;
+
+/// The largest body that is handed over: the stream has room for sixty-four of them. Larger ones wait here.
+const MAX_BYTES: usize = 1 << 20;
+/// Calls on their way at once.
+const MAX_IN_FLIGHT: usize = 256;
+/// What calls on their way may hold together that are not in the house, in bytes.
+const MAX_OUTSIDE_BYTES: usize = 16 << 20;
+/// How long no call is handed over once the stream was not there; then one, and more once it is.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A call as it was asked, kept until its guest starts.
+#[derive(Debug)]
+pub struct Origin {
+    subject: Subject,
+    headers: Option<HeaderMap>,
+    payload: Bytes,
+}
+
+impl Origin {
+    /// `None` for what may not be handed over, or is too large for that.
+    pub fn new(
+        subject: Subject,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        responder: &Responder,
+    ) -> Option<Self> {
+        let may_leave = matches!(responder, Responder::Nats(_, Some(_))) && payload.len() <= MAX_BYTES;
+        may_leave.then_some(Self {
+            subject,
+            headers,
+            payload,
+        })
+    }
+
+    /// What it holds besides what the parsed call does, in bytes: raw input is the very same bytes.
+    pub fn size_bytes(&self, form: Option<Form>) -> usize {
+        match form {
+            Some(Form::Json) => self.payload.len(),
+            _ => 0,
+        }
+    }
+
+    fn to_call(&self, reply: Option<&Subject>, deadline_ms: u64) -> QueuedCall {
+        QueuedCall {
+            subject: self.subject.to_string(),
+            headers: self.headers.clone().unwrap_or_default(),
+            payload: self.payload.clone(),
+            reply: reply.cloned(),
+            deadline_ms,
+        }
+    }
+}
+
+/// What one executor has on its way into the queue.
+pub struct Spills {
+    jetstream: Context,
+    in_flight: usize,
+    outside_bytes: usize,
+    /// Set while the stream is not there, or was not when it was last tried: when to try again.
+    away_until: Option<Instant>,
+}
+
+impl Spills {
+    /// Nothing on its way.
+    pub fn new(client: Client) -> Self {
+        Self {
+            jetstream: jetstream::new(client),
+            in_flight: 0,
+            outside_bytes: 0,
+            away_until: None,
+        }
+    }
+
+    /// How many more may be on their way.
+    fn room(&self) -> usize {
+        let most = match self.away_until {
+            None => MAX_IN_FLIGHT,
+            Some(until) => usize::from(until <= Instant::now()),
+        };
+        most.saturating_sub(self.in_flight)
+    }
+}
+
+/// A call on its way into the queue.
+pub enum Leaving {
+    /// From the line; it keeps its place in the house.
+    InLine(Box<Ticket>),
+    /// One that the house had no room for.
+    Outside(Box<Pending>),
+}
+
+/// What became of it.
+pub struct Spilled {
+    leaving: Leaving,
+    result: Result<(), QueueError>,
+}
+
+impl Leaving {
+    fn responder(&self) -> &Responder {
+        match self {
+            Self::InLine(ticket) => &ticket.responder,
+            Self::Outside(pending) => &pending.responder,
+        }
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::InLine(ticket) => ticket.origin.as_ref(),
+            Self::Outside(pending) => pending.origin.as_ref(),
+        }
+    }
+
+    fn expires(&self) -> Instant {
+        match self {
+            Self::InLine(ticket) => ticket.expires(),
+            Self::Outside(pending) => pending.call.expires(),
+        }
+    }
+
+    fn to_call(&self, now_ms: u64) -> Option<QueuedCall> {
+        let left = self.expires().saturating_duration_since(Instant::now());
+        let Responder::Nats(_, reply) = self.responder() else {
+            return None;
+        };
+        let deadline_ms = now_ms.saturating_add(left.as_millis() as u64);
+        Some(self.origin()?.to_call(reply.as_ref(), deadline_ms))
+    }
+}
+
+impl Executor {
+    /// Hands over who stands in line while no slot is free, in their order.
+    pub(super) fn spill_line(&mut self) {
+        if !self.slots.is_full() || !self.slots.has_leavers() || !self.may_spill() {
+            return;
+        }
+        for ticket in self.slots.step_out(self.spills.room()) {
+            self.spill(Leaving::InLine(ticket));
+        }
+    }
+
+    /// A call that the house has no room for: the queue may have.
+    pub(super) fn turn_out(&mut self, pending: Box<Pending>) {
+        let fits = self.spills.outside_bytes + pending.size_bytes <= MAX_OUTSIDE_BYTES;
+        if pending.origin.is_some() && fits && self.may_spill() {
+            self.spills.outside_bytes += pending.size_bytes;
+            self.spill(Leaving::Outside(pending));
+        } else {
+            self.refuse(pending, overloaded());
+        }
+    }
+
+    /// A worker that stops hands over only what another one can take.
+    fn may_spill(&self) -> bool {
+        self.spills.room() > 0
+            && self.client.connection_state() == State::Connected
+            && (!self.draining || self.common.fleet.has_others())
+    }
+
+    fn spill(&mut self, leaving: Leaving) {
+        let now_ms = (self.common.clock)();
+        self.spills.in_flight += 1;
+        let Some(call) = leaving.to_call(now_ms) else {
+            let result = Err(QueueError::TooLarge);
+            return self.on_spilled(Spilled { leaving, result });
+        };
+        let (jetstream, subjects) = (self.spills.jetstream.clone(), self.common.subjects.clone());
+        self.errand(async move {
+            let result = call.enqueue(&jetstream, &subjects, now_ms).await;
+            Event::Spilled(Box::new(Spilled { leaving, result }))
+        });
+    }
+
+    pub(super) fn on_spilled(&mut self, Spilled { leaving, result }: Spilled) {
+        self.spills.in_flight -= 1;
+        match &result {
+            Ok(()) => self.spills.away_until = None,
+            Err(error) => {
+                let cause = std::error::Error::source(error).map(ToString::to_string);
+                tracing::debug!(%error, cause, "a call was not handed over");
+                if let QueueError::Unavailable { .. } = error {
+                    self.spills.away_until = Some(Instant::now() + PAUSE);
+                }
+            }
+        }
+        match leaving {
+            Leaving::InLine(ticket) => self.spilled_from_line(ticket, result),
+            Leaving::Outside(pending) => {
+                self.spills.outside_bytes -= pending.size_bytes;
+                match result {
+                    Ok(()) | Err(QueueError::Duplicate) => self.tally.spilled.add(1),
+                    Err(error @ QueueError::Unknown { .. }) => self.refuse(pending, told(&error)),
+                    Err(_) => self.refuse(pending, overloaded()),
+                }
+            }
+        }
+    }
+
+    fn spilled_from_line(&mut self, mut ticket: Box<Ticket>, result: Result<(), QueueError>) {
+        let error = match result {
+            Ok(()) | Err(QueueError::Duplicate) => {
+                self.slots.leave(ticket.size_bytes());
+                return self.tally.spilled.add(1);
+            }
+            Err(QueueError::Unavailable { .. } | QueueError::TooLarge | QueueError::Refused { .. })
+                if self.cut.is_cancelled() =>
+            {
+                stopping()
+            }
+            Err(
+                error @ (QueueError::Unavailable { .. } | QueueError::TooLarge | QueueError::Refused { .. }),
+            ) => {
+                if let QueueError::TooLarge | QueueError::Refused { .. } = error {
+                    ticket.origin = None;
+                }
+                return self.slots.line_up_again(ticket);
+            }
+            Err(QueueError::Full { .. }) => overloaded(),
+            Err(error @ QueueError::Unknown { .. }) => told(&error),
+        };
+        self.slots.leave(ticket.size_bytes());
+        self.fail(ticket.responder, ticket.job_id, error);
+    }
+}
+
+/// Whoever takes the call from the queue, if it is there, runs its guest.
+fn told(error: &QueueError) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Internal, error.to_string())
+}
