@@ -10,6 +10,7 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::{self, Store};
 use async_nats::jetstream::object_store;
 use async_nats::jetstream::stream::StorageType;
+use futures_util::FutureExt;
 use wess_schemas::Tenant;
 use wess_schemas::subject::{
     BLOBS_BUCKET, JOB_PAYLOADS_BUCKET, MODULES_BUCKET, PAYLOADS_BUCKET, RESULTS_BUCKET, Subjects,
@@ -115,14 +116,15 @@ pub async fn ensure_assets(jetstream: &Context, options: &AssetOptions) -> Resul
     let replicas = usize::from(options.replicas);
     let state = state_bucket(&Tenant::default());
     let results_age = Duration::from_secs(u64::from(options.results_hours) * 3600);
+    // Each in a box: together they would not fit on the stacks of executors' threads.
     let (modules, blobs, payloads, state, results, job_payloads, queue) = tokio::try_join!(
-        ensure_kv(jetstream, MODULES_BUCKET, MODULES_HISTORY, FOREVER, replicas),
-        ensure_objects(jetstream, BLOBS_BUCKET, FOREVER, replicas),
-        ensure_objects(jetstream, PAYLOADS_BUCKET, PAYLOADS_MAX_AGE, replicas),
-        ensure_kv(jetstream, &state, 1, FOREVER, replicas),
-        ensure_kv(jetstream, RESULTS_BUCKET, 1, results_age, replicas),
-        ensure_objects(jetstream, JOB_PAYLOADS_BUCKET, FOREVER, replicas),
-        ensure_queue(jetstream, options),
+        ensure_kv(jetstream, MODULES_BUCKET, MODULES_HISTORY, FOREVER, replicas).boxed(),
+        ensure_objects(jetstream, BLOBS_BUCKET, FOREVER, replicas).boxed(),
+        ensure_objects(jetstream, PAYLOADS_BUCKET, PAYLOADS_MAX_AGE, replicas).boxed(),
+        ensure_kv(jetstream, &state, 1, FOREVER, replicas).boxed(),
+        ensure_kv(jetstream, RESULTS_BUCKET, 1, results_age, replicas).boxed(),
+        ensure_objects(jetstream, JOB_PAYLOADS_BUCKET, FOREVER, replicas).boxed(),
+        ensure_queue(jetstream, options).boxed(),
     )?;
     Ok(Assets {
         modules,

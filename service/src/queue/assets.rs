@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use futures_util::FutureExt;
 use wess_schemas::subject::{
     CALLS_CONSUMER, CALLS_STREAM, DEAD_STREAM, JOBS_CONSUMER, JOBS_STREAM, Queue, SWEEP_CONSUMER, Subjects,
     TIMERS_CONSUMER, TIMERS_STREAM, max_deliveries_advisory,
@@ -46,16 +47,18 @@ pub async fn ensure_queue(jetstream: &Context, options: &AssetOptions) -> Result
             jobs_stream(options),
             JOBS_CONSUMER,
             Queue::Jobs
-        ),
+        )
+        .boxed(),
         ensure_consumer(
             jetstream,
             options,
             calls_stream(subjects),
             CALLS_CONSUMER,
             Queue::Calls
-        ),
-        ensure_timers(jetstream, options),
-        ensure_sweep(jetstream, options),
+        )
+        .boxed(),
+        ensure_timers(jetstream, options).boxed(),
+        ensure_sweep(jetstream, options).boxed(),
     )?;
     Ok(QueueAssets {
         jobs,
