@@ -13,6 +13,7 @@ pub mod config;
 mod edge;
 mod extract;
 mod filled;
+pub mod fleet;
 mod large;
 mod linger;
 mod metrics;

@@ -27,4 +27,7 @@ pub struct WorkerBeat {
     pub catalog_revision: u64,
     /// Whether it takes no new work.
     pub draining: bool,
+    /// Calls that it has answered since it started, with results or with errors. Left out, it is 0.
+    #[serde(default)]
+    pub calls_answered: u64,
 }

@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod nats;
 pub mod objects;
 pub mod payloads;
+pub mod peers;
 pub mod queue;
 pub mod telemetry;
 pub mod trace_context;

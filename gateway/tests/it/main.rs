@@ -5,6 +5,7 @@
 mod auth;
 mod connections;
 mod errors;
+mod fleet;
 mod http;
 mod invoke;
 mod modules;
