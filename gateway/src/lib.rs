@@ -14,6 +14,7 @@ mod edge;
 mod extract;
 mod filled;
 pub mod fleet;
+pub mod front;
 mod large;
 mod linger;
 mod metrics;

@@ -15,6 +15,7 @@ pub mod objects;
 pub mod payloads;
 pub mod peers;
 pub mod queue;
+pub mod reply;
 pub mod telemetry;
 pub mod trace_context;
 pub mod upkeep;

@@ -6,6 +6,7 @@ mod auth;
 mod connections;
 mod errors;
 mod fleet;
+mod front;
 mod http;
 mod invoke;
 mod modules;
