@@ -13,4 +13,5 @@ mod modules;
 mod nats;
 mod process;
 mod support;
+mod timers;
 mod upload;
