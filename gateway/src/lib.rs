@@ -15,6 +15,7 @@ mod extract;
 mod filled;
 pub mod fleet;
 pub mod front;
+mod jobs;
 mod large;
 mod linger;
 mod metrics;

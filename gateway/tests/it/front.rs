@@ -405,10 +405,6 @@ async fn nothing_is_lost_while_it_comes_and_goes() {
         let counts = counts.unwrap();
         answered = [answered[0] + counts[0], answered[1] + counts[1]];
     }
-    println!(
-        "answered from the queue {}, directly {}",
-        answered[0], answered[1]
-    );
     assert!(answered.iter().all(|count| *count > 0), "{answered:?}");
 }
 

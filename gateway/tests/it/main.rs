@@ -9,6 +9,7 @@ mod fleet;
 mod front;
 mod http;
 mod invoke;
+mod jobs;
 mod modules;
 mod nats;
 mod process;
