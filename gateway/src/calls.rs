@@ -141,7 +141,7 @@ impl Body for Chain<'_> {
 }
 
 /// Text is what it says; any other JSON reaches the guest as it was written.
-fn input(
+pub fn input(
     json: Option<&RawValue>,
     base64: Option<&RawValue>,
     stored: Option<PayloadRef>,

@@ -56,6 +56,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// NATS.
     pub nats: NatsConfig,
+    /// How assets in JetStream are made.
+    pub assets: AssetOptions,
 }
 
 impl Cli {
@@ -65,7 +67,13 @@ impl Cli {
         let http = problems.take(self.http.validate("--listen", self.listen));
         let nats = problems.take(self.nats.validate());
         match (http, nats) {
-            (Some(http), Some(nats)) => Ok(Config { http, nats }),
+            (Some(http), Some(nats)) => {
+                let assets = AssetOptions {
+                    subjects: nats.subjects.clone(),
+                    ..self.assets.clone()
+                };
+                Ok(Config { http, nats, assets })
+            }
             _ => Err(problems
                 .finish()
                 .err()
@@ -211,6 +219,15 @@ mod tests {
     fn the_defaults_are_right() {
         assert_eq!(mistakes(&[]), [""; 0]);
         assert_eq!(mistakes(&["--listen", "[::1]:0"]), [""; 0]);
+    }
+
+    #[test]
+    fn streams_hold_the_subjects_under_the_prefix() {
+        let cli = Cli::try_parse_from(["wess-gateway", "--prefix", "fn", "--replicas", "3"]).unwrap();
+        let config = cli.validate().unwrap();
+        assert_eq!(config.assets.subjects, config.nats.subjects);
+        assert_eq!(config.assets.replicas, 3);
+        assert_eq!(config.assets.subjects.worker_beat(), "fn.worker.beat");
     }
 
     #[test]

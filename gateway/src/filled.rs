@@ -24,6 +24,8 @@ use crate::workers::unreadable;
 
 const OUTPUT_REF: &str = "output_ref";
 const STEPS: &str = "steps";
+/// What of a job's record has outputs within.
+const PARTS: [&str; 3] = ["outcome", "error", "detail"];
 /// How much of an output is made JSON at a time. A multiple of three, so that its base64 needs no padding within.
 const PIECE_BYTES: usize = 48 * 1024;
 
@@ -173,6 +175,12 @@ impl Writer {
                     writer.json.extend_from_slice(b"\"steps\":");
                     writer.list(b"[]", &steps, |writer, step| writer.object(step, outputs))?;
                 }
+                name if PARTS.contains(&name) && value.get().starts_with('{') => {
+                    let part: Part<'_> = serde_json::from_str(value.get())?;
+                    serde_json::to_writer(&mut writer.json, name)?;
+                    writer.json.push(b':');
+                    writer.object(&part, outputs)?;
+                }
                 name => {
                     serde_json::to_writer(&mut writer.json, name)?;
                     writer.json.push(b':');
@@ -282,6 +290,19 @@ mod tests {
             filled(&json!({ "output_ref": b }), &outputs).await,
             json!({ "output": "" })
         );
+    }
+
+    #[tokio::test]
+    async fn a_jobs_record_has_outputs_within_its_outcome_and_its_error() {
+        let output = stored("a", "A");
+        let a = &output.0;
+        let document = json!({ "job_id": "j", "outcome": { "steps": [{ "output_ref": a }], "output_ref": a }, "error": null });
+        let expected = json!({ "job_id": "j", "outcome": { "steps": [{ "output": "A" }], "output": "A" }, "error": null });
+        let outputs = [output.clone()];
+        assert_eq!(filled(&document, &outputs).await, expected);
+        let document = json!({ "error": { "code": "internal", "detail": { "steps": [{ "output_ref": a }], "outcome": 7 } } });
+        let expected = json!({ "error": { "code": "internal", "detail": { "steps": [{ "output": "A" }], "outcome": 7 } } });
+        assert_eq!(filled(&document, &outputs).await, expected);
     }
 
     #[test]

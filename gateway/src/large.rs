@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use wess_schemas::ErrorCode;
 use wess_schemas::invocation::Input;
-use wess_schemas::payload::PayloadRef;
+use wess_schemas::payload::{PayloadBucket, PayloadRef};
 use wess_service::objects::Bucket;
 use wess_service::payloads::Payloads;
 
@@ -79,7 +79,7 @@ impl Stores {
     pub async fn take_output(&self, admission: &Admission, reference: &PayloadRef) -> Result<Bytes, Problem> {
         let room = room_for(admission, std::slice::from_ref(reference), 0).await?;
         let output = self.fetch(reference).await?;
-        self.payloads.discard(reference).await;
+        self.discard_output(reference).await;
         Ok(room.hold(output))
     }
 
@@ -99,9 +99,17 @@ impl Stores {
         }
         let filled = Filled::new(document, &outputs, room).map_err(|error| unreadable(&error))?;
         for (reference, _) in &outputs {
-            self.payloads.discard(reference).await;
+            self.discard_output(reference).await;
         }
         Ok(filled)
+    }
+
+    /// Deletes what was for this answer alone. The output of a job stays for whoever asks next.
+    async fn discard_output(&self, reference: &PayloadRef) {
+        match reference.bucket {
+            PayloadBucket::Calls => self.payloads.discard(reference).await,
+            PayloadBucket::Jobs => (),
+        }
     }
 
     async fn fetch(&self, reference: &PayloadRef) -> Result<Bytes, Problem> {
@@ -127,28 +135,52 @@ pub fn lost(cause: &(dyn std::error::Error + 'static)) -> Problem {
     Problem::new(ErrorCode::Internal, "the answer was lost on its way").because(cause)
 }
 
-/// Just enough of an outcome, or of a chain's, to see whether it is complete.
+/// Just enough of an outcome, of a chain's, or of a job's record to see whether it is complete.
 #[derive(Deserialize)]
 struct Glance {
     #[serde(default)]
     output_ref: Option<PayloadRef>,
     #[serde(default)]
     steps: Vec<Glance>,
+    #[serde(default)]
+    outcome: Option<Box<Glance>>,
+    #[serde(default)]
+    error: Option<Failed>,
+}
+
+/// How a chain's job failed says which steps ran before.
+#[derive(Deserialize)]
+struct Failed {
+    detail: Box<Glance>,
+}
+
+impl Glance {
+    fn collect(self, references: &mut Vec<PayloadRef>) {
+        let Self {
+            output_ref,
+            steps,
+            outcome,
+            error,
+        } = self;
+        for part in steps {
+            part.collect(references);
+        }
+        for part in outcome.into_iter().chain(error.map(|failed| failed.detail)) {
+            part.collect(references);
+        }
+        if let Some(reference) = output_ref
+            && !references.contains(&reference)
+        {
+            references.push(reference);
+        }
+    }
 }
 
 /// Where the outputs lie that a document only refers to, each once.
 pub fn references(document: &[u8]) -> Result<Vec<PayloadRef>, serde_json::Error> {
-    let Glance { output_ref, steps } = serde_json::from_slice(document)?;
-    let mut references: Vec<PayloadRef> = Vec::new();
-    for reference in steps
-        .into_iter()
-        .filter_map(|step| step.output_ref)
-        .chain(output_ref)
-    {
-        if !references.contains(&reference) {
-            references.push(reference);
-        }
-    }
+    let glance: Glance = serde_json::from_slice(document)?;
+    let mut references = Vec::new();
+    glance.collect(&mut references);
     Ok(references)
 }
 
@@ -171,5 +203,10 @@ mod tests {
             []
         );
         assert!(references(br#"{"output_ref":"elsewhere"}"#).is_err());
+        let record = format!(
+            r#"{{"state":"failed","outcome":{chain},"error":{{"code":"x","detail":{{"steps":[{{"output_ref":{reference}}}]}}}}}}"#
+        );
+        assert_eq!(references(record.as_bytes()).unwrap().len(), 1);
+        assert_eq!(references(br#"{"outcome":null,"error":null}"#).unwrap(), []);
     }
 }

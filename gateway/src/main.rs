@@ -7,10 +7,13 @@ use std::time::Duration;
 use clap::Parser;
 use prometheus_client::registry::Registry;
 use wess_gateway::config::{Cli, Config};
+use wess_gateway::fleet::Fleet;
+use wess_gateway::front::Front;
 use wess_gateway::{Gateway, Metrics};
 use wess_service::assets::ensure_assets;
 use wess_service::bus::NatsBus;
 use wess_service::lifecycle::{Exit, Failure, Lifecycle, Signals};
+use wess_service::queue::timers;
 use wess_service::{admin, upkeep};
 
 #[tokio::main]
@@ -52,15 +55,28 @@ async fn start(cli: &Cli, config: Config, lifecycle: &Lifecycle) -> Result<(), F
     let admin = admin::serve(&cli.admin, admin::Metrics::new(Arc::new(registry)), lifecycle).await?;
     let connection = config.nats.connect("wess-gateway").await?;
     let jetstream = async_nats::jetstream::new(connection.client.clone());
-    let assets = ensure_assets(&jetstream, &cli.assets).await?;
-    upkeep::spawn(lifecycle, &connection, cli.assets.clone());
+    let assets = ensure_assets(&jetstream, &config.assets).await?;
+    upkeep::spawn(lifecycle, &connection, config.assets.clone());
+    let subjects = config.nats.subjects.clone();
+    let fleet = Fleet::listen(&connection, &subjects, lifecycle).await;
+    let (fleet, nobody) = (fleet.map_err(Failure::unavailable)?, Arc::default());
+    timers::spawn(lifecycle, jetstream, &assets.queue, &subjects);
     let gateway = Gateway {
         http: config.http,
-        bus: Arc::new(NatsBus::new(connection.client)),
-        subjects: config.nats.subjects,
+        bus: Arc::new(NatsBus::new(connection.client.clone()).telling(Arc::clone(&nobody))),
+        subjects,
         assets,
+        metrics: metrics.clone(),
+    };
+    let front = Front {
+        nats: config.nats,
+        client: connection.client,
+        assets: config.assets,
+        fleet,
+        nobody,
         metrics,
     };
+    front.start(lifecycle).await?;
     let http = gateway.start(lifecycle).await?;
     lifecycle
         .announce(&[("http", &http), ("admin", &admin)])

@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use wess_schemas::ErrorCode;
 
 /// From a warm call on one machine to the longest that a call may wait and run.
 const SECONDS: [f64; 14] = [
@@ -26,6 +27,9 @@ struct Families {
     durations: Family<Asked, Histogram>,
     in_flight: Gauge,
     connections: Gauge,
+    fronts: Gauge,
+    queued: Family<Queued, Counter>,
+    forged_replies: Counter,
 }
 
 impl Default for Families {
@@ -35,6 +39,9 @@ impl Default for Families {
             durations: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
+            fronts: Gauge::default(),
+            queued: Family::default(),
+            forged_replies: Counter::default(),
         }
     }
 }
@@ -50,6 +57,11 @@ struct Answered {
     route: String,
     method: &'static str,
     status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Queued {
+    code: &'static str,
 }
 
 impl Metrics {
@@ -79,12 +91,43 @@ impl Metrics {
             "Open connections",
             families.connections.clone(),
         );
+        registry.register(
+            "front",
+            "1 while requests are queued here because no worker beats",
+            families.fronts.clone(),
+        );
+        registry.register(
+            "queued",
+            "Requests that came while no worker beat: ok when the queue took them, else the code that they were answered with",
+            families.queued.clone(),
+        );
+        registry.register(
+            "forged_replies",
+            "Requests not looked at because of the reply subject that they named",
+            families.forged_replies.clone(),
+        );
         metrics
     }
 
     /// Counts a connection until the guard is dropped.
     pub fn connection(&self) -> Counted {
         Counted::new(&self.0.connections)
+    }
+
+    /// Says that requests are queued here, until the guard is dropped.
+    pub fn front(&self) -> Counted {
+        Counted::new(&self.0.fronts)
+    }
+
+    /// Counts a request that the queue took, or that was refused with a code.
+    pub fn queued(&self, ending: Result<(), ErrorCode>) {
+        let code = ending.map_or_else(ErrorCode::as_str, |()| "ok");
+        self.0.queued.get_or_create(&Queued { code }).inc();
+    }
+
+    /// Counts a request whose reply would forge something.
+    pub fn forged_reply(&self) {
+        self.0.forged_replies.inc();
     }
 
     /// Counts a request: as in flight until this is dropped, and as whatever it was answered.

@@ -11,7 +11,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use crate::app::App;
 use crate::auth::{self, Access, Scope};
 use crate::edge;
-use crate::routes::{chain, health, invoke, modules, openapi, store, wasm};
+use crate::routes::{chain, dead, health, invoke, jobs, modules, openapi, store, wasm};
 
 const ADMIN: Access = Access::Scope(Scope::Admin);
 const INVOKE: Access = Access::Scope(Scope::Invoke);
@@ -42,6 +42,16 @@ fn routes() -> Vec<Route> {
             invoke::function,
         ),
         Route::new(Method::POST, "/v1/chain", INVOKE, chain::chain),
+        Route::new(Method::POST, "/v1/jobs", INVOKE, jobs::submit),
+        Route::new(Method::GET, "/v1/jobs", INVOKE, jobs::list),
+        Route::new(Method::GET, "/v1/jobs/{id}", INVOKE, jobs::get),
+        Route::new(Method::DELETE, "/v1/jobs/{id}", INVOKE, jobs::cancel),
+        Route::new(Method::GET, "/v1/jobs/{id}/wait", INVOKE, jobs::wait),
+        Route::new(Method::GET, "/v1/dead", ADMIN, dead::list),
+        Route::new(Method::DELETE, "/v1/dead", ADMIN, dead::purge_all),
+        Route::new(Method::GET, "/v1/dead/{id}", ADMIN, dead::get),
+        Route::new(Method::DELETE, "/v1/dead/{id}", ADMIN, dead::purge_one),
+        Route::new(Method::POST, "/v1/dead/{id}/redrive", ADMIN, dead::redrive),
         Route::new(Method::GET, "/livez", ANYONE, health::live),
         Route::new(Method::GET, "/readyz", ANYONE, health::ready),
         Route::new(Method::GET, "/openapi.json", ANYONE, openapi::document),

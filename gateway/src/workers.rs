@@ -9,6 +9,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde::Serialize;
 use wess_schemas::header::{MSG_ID, SERVICE_ERROR, SERVICE_ERROR_CODE};
+use wess_schemas::job::{DEFAULT_JOB_WAIT_MS, MAX_JOB_WAIT_MS};
 use wess_schemas::limits::{DEFAULT_WAIT_MS, MAX_WAIT_MS};
 use wess_schemas::store::STORE_TIMEOUT;
 use wess_schemas::subject::{Endpoint, Subjects};
@@ -20,8 +21,10 @@ use crate::problem::Problem;
 
 /// For what a call may take beside its wait and its run: a cold module is fetched and compiled first.
 const CALL_MARGIN: Duration = Duration::from_secs(30);
-/// For what only reads and writes records; a change waits up to a second for the fleet.
-const RECORD_PATIENCE: Duration = Duration::from_secs(15);
+/// For reading and writing records, of which a change waits up to a second for the fleet.
+const RECORD_MARGIN: Duration = Duration::from_secs(15);
+/// For what only reads and writes records: while no worker is there, it waits for one as a call does.
+pub const RECORD_PATIENCE: Duration = RECORD_MARGIN.saturating_add(Duration::from_millis(DEFAULT_WAIT_MS));
 
 /// No run is waited for longer, whatever a caller asks for.
 const MAX_RUN_MS: u64 = 60 * 60 * 1000;
@@ -65,6 +68,13 @@ impl Question {
         Self::call(endpoint, payload, RECORD_PATIENCE, trace)
     }
 
+    /// To wait for a job's end so long, after so long in the queue at most.
+    pub fn wait(job_id: JobId, payload: Bytes, timeout_ms: Option<u64>, trace: TraceParent) -> Self {
+        let timeout_ms = timeout_ms.unwrap_or(DEFAULT_JOB_WAIT_MS).min(MAX_JOB_WAIT_MS);
+        let patience = 2 * Duration::from_millis(timeout_ms) + RECORD_MARGIN;
+        Self::call(Endpoint::JobsWait(job_id), payload, patience, trace)
+    }
+
     /// Adds a header. The value must be one line, as every value of an HTTP header is.
     #[must_use]
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
@@ -84,7 +94,11 @@ impl Question {
     fn runs_guests(&self) -> bool {
         matches!(
             self.endpoint,
-            Endpoint::Invoke | Endpoint::InvokeRaw(..) | Endpoint::Chain
+            Endpoint::Invoke
+                | Endpoint::InvokeRaw(..)
+                | Endpoint::Chain
+                | Endpoint::JobsSubmit
+                | Endpoint::DeadRedrive(_)
         )
     }
 }

@@ -27,4 +27,11 @@ pub struct WorkerBeat {
     pub catalog_revision: u64,
     /// Whether it takes no new work.
     pub draining: bool,
+    /// Calls that it has answered since it started, with results or with errors. Left out, it is 0.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub calls_answered: u64,
+}
+
+fn is_none_yet(answered: &u64) -> bool {
+    *answered == 0
 }

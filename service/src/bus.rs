@@ -2,12 +2,14 @@
 //!
 //! Knows no codes of workers: what a worker answers, refusals included, is a [`Reply`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, RequestError, RequestErrorKind};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use wess_schemas::error_code::ErrorCode;
 
@@ -115,12 +117,22 @@ pub trait Bus: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct NatsBus {
     client: Client,
+    nobody: Option<Arc<Notify>>,
 }
 
 impl NatsBus {
     /// Asks over `client`.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, nobody: None }
+    }
+
+    /// Wakes `nobody` whenever a request finds nobody that listens, and still looks for somebody.
+    #[must_use]
+    pub fn telling(self, nobody: Arc<Notify>) -> Self {
+        Self {
+            nobody: Some(nobody),
+            ..self
+        }
     }
 
     /// Nobody listening, and no connection, are tried again until `patience` ends: neither has reached a worker.
@@ -133,6 +145,9 @@ impl NatsBus {
                 Err(error @ (BusError::NoWorkers { .. } | BusError::Disconnected)) => error,
                 settled => return settled,
             };
+            if let (BusError::NoWorkers { .. }, Some(nobody)) = (&error, &self.nobody) {
+                nobody.notify_one();
+            }
             if Instant::now() + step > patience {
                 return Err(error);
             }

@@ -2,28 +2,25 @@
 //!
 //! A worker that has not listened for a whole [`BEAT_EXPIRY`] does not claim to know who is there.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, SubscribeError, Subscriber};
-use futures_util::StreamExt;
+use async_nats::{Client, SubscribeError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use wess_schemas::WorkerId;
-use wess_schemas::beat::{BEAT_EXPIRY, BEAT_INTERVAL, WorkerBeat};
+use wess_schemas::beat::{BEAT_INTERVAL, WorkerBeat};
 use wess_schemas::subject::Subjects;
 use wess_service::lifecycle::Lifecycle;
-use wess_service::nats::{Connection, ConnectionWatch};
+use wess_service::nats::Connection;
+use wess_service::peers::{Beats, Heard, Peer, Peers};
 
 /// How long a change waits for the others.
 const PROPAGATION_TIMEOUT: Duration = Duration::from_secs(1);
-/// Workers that are listened to. Anyone who may publish beats could make more up.
-const MAX_PEERS: usize = 4096;
 
-/// How busy this worker is.
+/// How busy this worker is, and has been.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SlotCounts {
     /// Guests running or suspended.
@@ -32,6 +29,8 @@ pub struct SlotCounts {
     pub total: u32,
     /// Calls waiting for a slot.
     pub waiting: u32,
+    /// Calls answered since the start.
+    pub answered: u64,
 }
 
 /// Asked before each beat. Must not block.
@@ -49,21 +48,6 @@ struct Inner {
     peers: watch::Sender<Peers>,
 }
 
-/// The other workers.
-#[derive(Debug)]
-struct Peers {
-    heard: HashMap<WorkerId, Peer>,
-    listening_since: Instant,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Peer {
-    revision: u64,
-    draining: bool,
-    has_room: bool,
-    heard_at: Instant,
-}
-
 impl Fleet {
     /// Begins to listen to the others. `revision` is that of this worker's own catalog.
     pub async fn listen(
@@ -74,8 +58,8 @@ impl Fleet {
         lifecycle: &Lifecycle,
     ) -> Result<Self, SubscribeError> {
         let (client, subject) = (connection.client.clone(), subjects.worker_beat());
-        let beats = client.subscribe(subject.clone()).await?;
-        let peers = watch::Sender::new(Peers::new());
+        let beats = Beats::subscribe(connection, subjects).await?;
+        let peers = watch::Sender::new(Peers::new(Instant::now()));
         let fleet = Self(Arc::new(Inner {
             worker,
             client,
@@ -83,7 +67,7 @@ impl Fleet {
             revision,
             peers,
         }));
-        let hearing = fleet.clone().hear(beats, connection.watch.clone());
+        let hearing = fleet.clone().hear(beats);
         lifecycle.spawn_background("hear beats", until(lifecycle.closed.clone(), hearing));
         Ok(fleet)
     }
@@ -96,25 +80,17 @@ impl Fleet {
 
     /// How many workers beat, this one included.
     pub fn workers(&self) -> usize {
-        let now = Instant::now();
-        1 + self
-            .0
-            .peers
-            .borrow()
-            .heard
-            .values()
-            .filter(|peer| peer.is_alive(now))
-            .count()
+        1 + self.0.peers.borrow().alive(Instant::now()).count()
     }
 
     /// Whether another worker takes work.
     pub fn has_others(&self) -> bool {
-        self.0.peers.borrow().any(Instant::now(), |_| true)
+        any(&self.0.peers.borrow(), Instant::now(), |_| true)
     }
 
     /// Whether another worker takes work and had a free slot when it last beat.
     pub fn others_have_room(&self) -> bool {
-        self.0.peers.borrow().any(Instant::now(), |peer| peer.has_room)
+        any(&self.0.peers.borrow(), Instant::now(), has_room)
     }
 
     /// Waits until every beating worker that takes work has seen a revision of the catalog, at most a second.
@@ -134,7 +110,7 @@ impl Fleet {
     async fn seen_elsewhere(&self, revision: u64) -> bool {
         let mut peers = self.0.peers.subscribe();
         loop {
-            let Some(until) = peers.borrow_and_update().lagging_until(revision, Instant::now()) else {
+            let Some(until) = lagging_until(&peers.borrow_and_update(), revision, Instant::now()) else {
                 return true;
             };
             tokio::select! {
@@ -144,34 +120,17 @@ impl Fleet {
         }
     }
 
-    async fn hear(self, mut beats: Subscriber, mut connection: ConnectionWatch) {
-        let mut connects = connection.state().connects;
-        loop {
-            tokio::select! {
-                beat = beats.next() => match beat {
-                    Some(message) => self.heard(&message.payload),
-                    None => return,
-                },
-                state = connection.changed() => match state {
-                    Some(state) if state.connects > connects => {
-                        connects = state.connects;
-                        self.0.peers.send_modify(|peers| peers.listening_since = Instant::now());
-                    }
-                    Some(_) => (),
-                    None => return,
-                },
+    async fn hear(self, mut beats: Beats) {
+        while let Some(heard) = beats.next().await {
+            let now = Instant::now();
+            match heard {
+                Heard::Beat(beat) if beat.worker == self.0.worker => (),
+                Heard::Beat(beat) => self.0.peers.send_modify(|peers| {
+                    peers.hear(beat, now);
+                }),
+                Heard::Reconnected => self.0.peers.send_modify(|peers| peers.listen_anew(now)),
+                Heard::Disconnected => (),
             }
-        }
-    }
-
-    fn heard(&self, payload: &[u8]) {
-        match serde_json::from_slice::<WorkerBeat>(payload) {
-            Ok(beat) if beat.worker == self.0.worker => (),
-            Ok(beat) => self
-                .0
-                .peers
-                .send_modify(|peers| peers.hear(&beat, Instant::now())),
-            Err(error) => tracing::debug!(%error, "a beat that is none"),
         }
     }
 
@@ -203,6 +162,7 @@ impl Fleet {
             waiting: slots.waiting,
             catalog_revision,
             draining,
+            calls_answered: slots.answered,
         };
         let sent = match serde_json::to_vec(&beat) {
             Ok(payload) => self
@@ -219,54 +179,21 @@ impl Fleet {
     }
 }
 
-impl Peers {
-    fn new() -> Self {
-        Self {
-            heard: HashMap::new(),
-            listening_since: Instant::now(),
-        }
-    }
-
-    fn hear(&mut self, beat: &WorkerBeat, now: Instant) {
-        if self.heard.len() >= MAX_PEERS {
-            self.heard.retain(|_, peer| peer.is_alive(now));
-        }
-        let known = self.heard.contains_key(&beat.worker);
-        if known || self.heard.len() < MAX_PEERS {
-            let peer = Peer {
-                revision: beat.catalog_revision,
-                draining: beat.draining,
-                has_room: beat.slots_busy < beat.slots_total,
-                heard_at: now,
-            };
-            self.heard.insert(beat.worker.clone(), peer);
-        }
-    }
-
-    /// Whether this is so of anybody who takes work.
-    fn any(&self, now: Instant, is_so: impl Fn(&Peer) -> bool) -> bool {
-        self.heard
-            .values()
-            .any(|peer| peer.is_alive(now) && !peer.draining && is_so(peer))
-    }
-
-    /// When to look again, while somebody may not have seen a revision; `None` when everybody has.
-    fn lagging_until(&self, revision: u64, now: Instant) -> Option<Instant> {
-        let introduced = self.listening_since + BEAT_EXPIRY;
-        let lags = |peer: &&Peer| peer.is_alive(now) && !peer.draining && peer.revision < revision;
-        let lagging = self
-            .heard
-            .values()
-            .filter(lags)
-            .map(|peer| peer.heard_at + BEAT_EXPIRY);
-        lagging.chain((now < introduced).then_some(introduced)).min()
-    }
+/// Whether this is so of anybody who takes work.
+fn any(peers: &Peers, now: Instant, is_so: impl Fn(&Peer) -> bool) -> bool {
+    peers.alive(now).any(|peer| !peer.beat.draining && is_so(peer))
 }
 
-impl Peer {
-    fn is_alive(&self, now: Instant) -> bool {
-        now < self.heard_at + BEAT_EXPIRY
-    }
+fn has_room(peer: &Peer) -> bool {
+    peer.beat.slots_busy < peer.beat.slots_total
+}
+
+/// When to look again, while somebody may not have seen a revision; `None` when everybody has.
+fn lagging_until(peers: &Peers, revision: u64, now: Instant) -> Option<Instant> {
+    let introduced = peers.introduced_at();
+    let lags = |peer: &&Peer| !peer.beat.draining && peer.beat.catalog_revision < revision;
+    let lagging = peers.alive(now).filter(lags).map(Peer::expires_at);
+    lagging.chain((now < introduced).then_some(introduced)).min()
 }
 
 async fn until(end: CancellationToken, task: impl Future<Output = ()>) {
@@ -278,6 +205,8 @@ async fn until(end: CancellationToken, task: impl Future<Output = ()>) {
 
 #[cfg(test)]
 mod tests {
+    use wess_schemas::beat::BEAT_EXPIRY;
+
     use super::*;
 
     fn beat(catalog_revision: u64, draining: bool) -> WorkerBeat {
@@ -289,15 +218,16 @@ mod tests {
             waiting: 0,
             catalog_revision,
             draining,
+            calls_answered: 0,
         }
     }
 
     /// Peers that have been listened to for long, and the time now.
     fn peers(beats: &[WorkerBeat]) -> (Peers, Instant) {
-        let mut peers = Peers::new();
-        let now = peers.listening_since + 2 * BEAT_EXPIRY;
+        let mut peers = Peers::new(Instant::now());
+        let now = peers.introduced_at() + BEAT_EXPIRY;
         for beat in beats {
-            peers.hear(beat, now);
+            peers.hear(beat.clone(), now);
         }
         (peers, now)
     }
@@ -306,19 +236,19 @@ mod tests {
     fn everybody_has_seen_it_once_the_last_one_has() {
         let mut slow = beat(6, false);
         let (mut peers, now) = peers(&[beat(7, false), slow.clone()]);
-        assert_eq!(peers.lagging_until(6, now), None);
-        assert_eq!(peers.lagging_until(7, now), Some(now + BEAT_EXPIRY));
+        assert_eq!(lagging_until(&peers, 6, now), None);
+        assert_eq!(lagging_until(&peers, 7, now), Some(now + BEAT_EXPIRY));
         slow.catalog_revision = 7;
-        peers.hear(&slow, now);
-        assert_eq!(peers.lagging_until(7, now), None);
+        peers.hear(slow, now);
+        assert_eq!(lagging_until(&peers, 7, now), None);
     }
 
     #[test]
     fn a_silent_worker_is_waited_for_until_it_expires_and_a_draining_one_never() {
         let (peers, now) = peers(&[beat(1, false), beat(1, true)]);
-        let expiry = peers.lagging_until(2, now).unwrap();
+        let expiry = lagging_until(&peers, 2, now).unwrap();
         assert_eq!(expiry, now + BEAT_EXPIRY);
-        assert_eq!(peers.lagging_until(2, expiry), None);
+        assert_eq!(lagging_until(&peers, 2, expiry), None);
     }
 
     #[test]
@@ -328,26 +258,17 @@ mod tests {
             ..beat(1, false)
         };
         let (mut peers, now) = peers(&[busy, beat(1, true)]);
-        let has_room = |peer: &Peer| peer.has_room;
-        assert!(peers.any(now, |_| true) && !peers.any(now, has_room));
-        peers.hear(&beat(1, false), now);
-        assert!(peers.any(now, has_room) && !peers.any(now + BEAT_EXPIRY, |_| true));
+        assert!(any(&peers, now, |_| true) && !any(&peers, now, has_room));
+        peers.hear(beat(1, false), now);
+        assert!(any(&peers, now, has_room) && !any(&peers, now + BEAT_EXPIRY, |_| true));
     }
 
     #[test]
     fn who_has_just_begun_to_listen_does_not_know_who_is_there() {
-        let peers = Peers::new();
-        let introduced = peers.listening_since + BEAT_EXPIRY;
-        assert_eq!(peers.lagging_until(0, peers.listening_since), Some(introduced));
-        assert_eq!(peers.lagging_until(0, introduced), None);
-    }
-
-    #[test]
-    fn made_up_workers_are_bounded_and_make_room_when_they_expire() {
-        let beats: Vec<_> = (0..MAX_PEERS + 1).map(|_| beat(1, false)).collect();
-        let (mut peers, now) = peers(&beats);
-        assert_eq!(peers.heard.len(), MAX_PEERS);
-        peers.hear(&beats[MAX_PEERS], now + BEAT_EXPIRY);
-        assert_eq!(peers.heard.len(), 1);
+        let now = Instant::now();
+        let peers = Peers::new(now);
+        let introduced = now + BEAT_EXPIRY;
+        assert_eq!(lagging_until(&peers, 0, now), Some(introduced));
+        assert_eq!(lagging_until(&peers, 0, introduced), None);
     }
 }

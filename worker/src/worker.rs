@@ -218,6 +218,7 @@ fn count_slots(tallies: Tallies, slots: usize) -> CountSlots {
             busy: sum(|tally| tally.slots_busy.get()),
             total,
             waiting: sum(|tally| tally.waiting.get()),
+            answered: tallies.sum(Tally::answers),
         }
     })
 }

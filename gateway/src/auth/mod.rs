@@ -5,15 +5,19 @@
 mod local;
 mod tokens;
 
+use std::collections::HashSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::{AUTHORIZATION, HeaderMap, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use wess_schemas::ErrorCode;
 
+use tokens::Token;
 pub use tokens::{Scope, TokenFile};
 
 use crate::app::App;
@@ -50,31 +54,71 @@ impl Caller {
     }
 }
 
-/// Lets a request through, or refuses it. Goes in front of each route that is not for anyone.
-pub async fn check(
-    State((app, access)): State<(Arc<App>, Access)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match admit(&app.door, access, request.headers()) {
-        Err(problem) => problem.into_response(),
-        Ok(None) => next.run(request).await,
-        Ok(Some(caller)) => {
-            let mut answer = next.run(request).await;
-            answer.extensions_mut().insert(caller);
-            answer
+/// What the caller of a request may do, for what its body asks beyond its route.
+#[derive(Debug, Clone, Default)]
+pub struct Grants {
+    everything: bool,
+    scopes: HashSet<Scope>,
+}
+
+impl Grants {
+    /// Refuses a caller that lacks a scope.
+    pub fn require(&self, scope: Scope) -> Result<(), Problem> {
+        if self.everything || self.scopes.contains(&scope) {
+            Ok(())
+        } else {
+            Err(missing(scope))
         }
     }
 }
 
-fn admit(door: &Door, access: Access, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
-    match door {
-        Door::Local => local::check(headers).map(|()| None),
-        Door::Tokens(tokens) => identify(tokens, access, headers).map(Some),
+impl<S: Send + Sync> FromRequestParts<S> for Grants {
+    type Rejection = Infallible;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().cloned().unwrap_or_default())
     }
 }
 
-fn identify(tokens: &TokenFile, access: Access, headers: &HeaderMap) -> Result<Caller, Problem> {
+/// Lets a request through, or refuses it. Goes in front of each route that is not for anyone.
+pub async fn check(
+    State((app, access)): State<(Arc<App>, Access)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let (caller, grants) = match admit(&app.door, access, request.headers()) {
+        Ok(admitted) => admitted,
+        Err(problem) => return problem.into_response(),
+    };
+    request.extensions_mut().insert(grants);
+    let mut answer = next.run(request).await;
+    if let Some(caller) = caller {
+        answer.extensions_mut().insert(caller);
+    }
+    answer
+}
+
+fn admit(door: &Door, access: Access, headers: &HeaderMap) -> Result<(Option<Caller>, Grants), Problem> {
+    match door {
+        Door::Local => {
+            local::check(headers)?;
+            let grants = Grants {
+                everything: true,
+                scopes: HashSet::new(),
+            };
+            Ok((None, grants))
+        }
+        Door::Tokens(tokens) => {
+            let token = identify(tokens, access, headers)?;
+            let grants = Grants {
+                everything: false,
+                scopes: token.scopes,
+            };
+            Ok((Some(Caller(token.name)), grants))
+        }
+    }
+}
+
+fn identify(tokens: &TokenFile, access: Access, headers: &HeaderMap) -> Result<Token, Problem> {
     let Some(given) = headers.get(AUTHORIZATION) else {
         return Err(unauthorized("a bearer token is needed", r#"Bearer realm="wess""#));
     };
@@ -86,7 +130,7 @@ fn identify(tokens: &TokenFile, access: Access, headers: &HeaderMap) -> Result<C
     };
     match access {
         Access::Scope(scope) if !known.scopes.contains(&scope) => Err(missing(scope)),
-        Access::Anyone | Access::AnyToken | Access::Scope(_) => Ok(Caller(known.name)),
+        Access::Anyone | Access::AnyToken | Access::Scope(_) => Ok(known),
     }
 }
 

@@ -66,6 +66,16 @@ async fn each_route_asks_for_its_scope_and_no_other_will_do() {
         ("POST", "/v1/modules/a/invoke", "invoke"),
         ("POST", "/v1/modules/a/invoke/run", "invoke"),
         ("POST", "/v1/chain", "invoke"),
+        ("POST", "/v1/jobs", "invoke"),
+        ("GET", "/v1/jobs", "invoke"),
+        ("GET", "/v1/jobs/a", "invoke"),
+        ("DELETE", "/v1/jobs/a", "invoke"),
+        ("GET", "/v1/jobs/a/wait", "invoke"),
+        ("GET", "/v1/dead", "admin"),
+        ("DELETE", "/v1/dead?all=true", "admin"),
+        ("GET", "/v1/dead/a", "admin"),
+        ("DELETE", "/v1/dead/a", "admin"),
+        ("POST", "/v1/dead/a/redrive", "admin"),
     ];
     for (method, path, scope) in routes {
         for token in ["invoke", "store", "admin", "reader"] {
@@ -81,6 +91,28 @@ async fn each_route_asks_for_its_scope_and_no_other_will_do() {
     for path in ["/v1/modules", "/v1/modules/a"] {
         assert_eq!(status(&house, "GET", path, "reader").await, 200, "{path}");
         assert_eq!(get(house.address, path).await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_stores_asks_for_both_scopes() {
+    let tokens = entry("both", r#""invoke", "store""#) + &entry("invoke", r#""invoke""#);
+    let (house, _folder) = house(&tokens).await;
+    let job = r#"{"store":{"name":"a","wasm_base64":"eA=="}}"#;
+    for (token, refused) in [("invoke", true), ("both", false)] {
+        let bearer = format!("Bearer {token}");
+        let answer = send(
+            house.address,
+            "POST",
+            "/v1/jobs",
+            &[("Authorization", &bearer)],
+            job,
+        )
+        .await;
+        assert_eq!(answer.status == 403, refused, "{token}: {}", answer.status);
+        if refused {
+            assert_eq!(answer.problem().facts["scope"], "store");
+        }
     }
 }
 

@@ -5,10 +5,15 @@
 mod auth;
 mod connections;
 mod errors;
+mod fleet;
+mod front;
 mod http;
 mod invoke;
+mod jobs;
 mod modules;
 mod nats;
 mod process;
+mod secured;
 mod support;
+mod timers;
 mod upload;

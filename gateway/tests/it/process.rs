@@ -11,7 +11,7 @@ use wess_harness::{NatsServer, Process, Signal, eventually, guest};
 use crate::http::{get, head, post, read_to_end};
 use crate::support::{golden, noise};
 
-fn gateway(args: &[&str]) -> Command {
+pub fn gateway(args: &[&str]) -> Command {
     let mut command = wess_harness::binary("wess-gateway");
     command
         .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
@@ -19,7 +19,7 @@ fn gateway(args: &[&str]) -> Command {
     command
 }
 
-fn address(process: &Process, key: &str) -> SocketAddr {
+pub fn address(process: &Process, key: &str) -> SocketAddr {
     process.value(key).parse().unwrap()
 }
 

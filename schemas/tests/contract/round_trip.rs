@@ -222,9 +222,11 @@ proptest! {
     #[test]
     fn every_beat(
         worker in worker_id(), slots_busy in any::<u32>(), slots_total in any::<u32>(), waiting in any::<u32>(),
-        catalog_revision in any::<u64>(), draining in any::<bool>(),
+        catalog_revision in any::<u64>(), draining in any::<bool>(), calls_answered in any::<u64>(),
     ) {
-        parses_back(&WorkerBeat { worker, slots_busy, slots_total, waiting, catalog_revision, draining })?;
+        parses_back(&WorkerBeat {
+            worker, slots_busy, slots_total, waiting, catalog_revision, draining, calls_answered,
+        })?;
     }
 
     #[test]

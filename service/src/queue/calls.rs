@@ -12,12 +12,14 @@ use wess_schemas::header::{CALLER_PREFIX, DEADLINE_MS, REPLY_TO, SUBJECT, WAIT_M
 use wess_schemas::job::{DEFAULT_JOB_WAIT_MS, MAX_JOB_WAIT_MS};
 use wess_schemas::limits::{DEFAULT_WAIT_MS, MAX_WAIT_MS};
 use wess_schemas::subject::{Endpoint, Queue, Subjects};
-use wess_schemas::{JobId, Tenant};
+use wess_schemas::{ErrorBody, ErrorCode, JobId, Tenant};
 
 use super::{QueueError, publish};
 
 /// How long after its deadline a call that nobody looked at is dropped by the stream.
 const GARBAGE: Duration = Duration::from_secs(10);
+/// When to come back to a queue that is full.
+const RETRY_AFTER_MS: u64 = 1000;
 
 /// A call as it was asked.
 #[derive(Debug, Clone)]
@@ -40,16 +42,16 @@ pub struct QueuedCall {
 pub struct NoCall(&'static str);
 
 impl QueuedCall {
-    /// Puts it into the queue under a new id; returns once the stream has it. `now_ms` is the wall clock.
+    /// Puts it into the queue under a new id; gives its number once the stream has it. `now_ms` is the wall clock.
     pub async fn enqueue(
         self,
         jetstream: &Context,
         subjects: &Subjects,
         now_ms: u64,
-    ) -> Result<(), QueueError> {
+    ) -> Result<u64, QueueError> {
         let queued = subjects.queued(Queue::Calls, &Tenant::default(), &JobId::generate());
         let (headers, payload) = self.into_message(now_ms);
-        publish(jetstream, queued, headers, payload).await.map(drop)
+        publish(jetstream, queued, headers, payload).await
     }
 
     fn into_message(self, now_ms: u64) -> (HeaderMap, Bytes) {
@@ -102,6 +104,29 @@ impl QueuedCall {
     pub fn time_left(&self, now_ms: u64) -> Option<Duration> {
         let left = self.deadline_ms.checked_sub(now_ms)?;
         (left > 0).then(|| Duration::from_millis(left))
+    }
+}
+
+/// What a caller is told whose call the queue did not take.
+pub fn refusal(error: &QueueError) -> ErrorBody {
+    match error {
+        QueueError::Full { .. } => ErrorBody::new(
+            ErrorCode::Overloaded,
+            "no worker is free, and the queue of calls is full",
+        )
+        .with("retry_after_ms", RETRY_AFTER_MS),
+        QueueError::TooLarge => ErrorBody::new(
+            ErrorCode::PayloadTooLarge,
+            "the request leaves no room in a message for what the queue of calls adds to it: store its input, and refer to it",
+        ),
+        // What the server refuses is how the queue was made: no caller can choose what is said there.
+        QueueError::Unavailable { .. } | QueueError::Refused { .. } => ErrorBody::new(
+            ErrorCode::Unavailable,
+            "no worker is free, and the queue of calls is not available",
+        ),
+        QueueError::Duplicate | QueueError::Unknown { .. } => {
+            ErrorBody::new(ErrorCode::Internal, "nobody said whether the call was queued")
+        }
     }
 }
 

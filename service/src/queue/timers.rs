@@ -18,7 +18,9 @@ use wess_schemas::header::TRACEPARENT;
 use wess_schemas::subject::{Queue, Subjects, TIMERS_STREAM};
 use wess_schemas::{JobId, Tenant};
 
+use super::assets::QueueAssets;
 use super::{QueueError, publish};
+use crate::lifecycle::Lifecycle;
 
 /// What NATS says of a schedule that has fired for the last time.
 const LAST: &str = "purge";
@@ -83,6 +85,17 @@ fn whole_seconds(at: OffsetDateTime) -> String {
     let whole = at.replace_nanosecond(0).unwrap_or(at) + time::Duration::seconds(up);
     // A date that we made always prints.
     whole.format(&Rfc3339).unwrap_or_default()
+}
+
+/// Moves what fires until shutdown, where the server knows schedules.
+pub fn spawn(lifecycle: &Lifecycle, jetstream: Context, queue: &QueueAssets, subjects: &Subjects) {
+    if let Some(consumer) = queue.timers.clone() {
+        let end = lifecycle.shutdown.clone();
+        lifecycle.spawn(
+            "move what fired",
+            move_fired(jetstream, consumer, subjects.clone(), end),
+        );
+    }
 }
 
 /// Moves what fires until `end`.

@@ -185,7 +185,7 @@ impl Executor {
         };
         let (jetstream, subjects) = (self.spills.jetstream.clone(), self.common.subjects.clone());
         self.errand(async move {
-            let result = call.enqueue(&jetstream, &subjects, now_ms).await;
+            let result = call.enqueue(&jetstream, &subjects, now_ms).await.map(drop);
             Event::Spilled(Box::new(Spilled { leaving, result }))
         });
     }

@@ -123,6 +123,11 @@ impl Tally {
         }
     }
 
+    /// Calls answered, with results or with errors.
+    pub fn answers(&self) -> u64 {
+        self.succeeded.get() + self.failed.iter().map(Cell::get).sum::<u64>()
+    }
+
     /// Time in guests, in microseconds.
     pub fn run_us(&self) -> u64 {
         self.run_us.get()

@@ -31,6 +31,7 @@ async fn member(server: &NatsServer) -> Member {
             busy: 1,
             total: 2,
             waiting: 3,
+            answered: 4,
         }),
         &lifecycle,
     );
@@ -88,8 +89,13 @@ async fn a_draining_worker_says_so_and_holds_nobody_up() {
     })
     .await;
     assert_eq!(
-        (draining.slots_busy, draining.slots_total, draining.waiting),
-        (1, 2, 3)
+        (
+            draining.slots_busy,
+            draining.slots_total,
+            draining.waiting,
+            draining.calls_answered
+        ),
+        (1, 2, 3, 4)
     );
     one.revision.send_replace(5);
     assert!(one.fleet.propagated(5).await);

@@ -36,6 +36,7 @@ impl Laggard {
             waiting: 0,
             catalog_revision: 0,
             draining: false,
+            calls_answered: 0,
         };
         let (client, newest) = (caller.client.clone(), 0);
         let heard = client.subscribe("wess.worker.beat").await.unwrap();

@@ -1,0 +1,28 @@
+//! Replies in the contract's form: JSON, and errors with the headers that the NATS Services API gives them.
+
+use async_nats::HeaderMap;
+use serde::Serialize;
+use wess_schemas::{ErrorBody, header};
+
+use crate::bus::Reply;
+
+/// A reply in JSON.
+pub fn json_reply<T: Serialize>(body: &T) -> Reply {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, "application/json");
+    // Messages of ours always serialize: no maps with other keys than text, no failing `Serialize`.
+    let payload = serde_json::to_vec(body).unwrap_or_default().into();
+    Reply { headers, payload }
+}
+
+/// A refusal, with the headers that the NATS Services API gives errors.
+pub fn error_reply(error: &ErrorBody) -> Reply {
+    let mut reply = json_reply(error);
+    reply
+        .headers
+        .insert(header::SERVICE_ERROR, header::header_line(&error.error.message));
+    reply
+        .headers
+        .insert(header::SERVICE_ERROR_CODE, error.code().http_status().to_string());
+    reply
+}
