@@ -16,6 +16,7 @@ use wess_service::nats::{NatsConfig, NatsOptions};
 use wess_service::telemetry::TelemetryOptions;
 
 use crate::auth::{Door, TokenFile};
+use crate::scaler::ScalerOptions;
 
 /// HTTP for Wess: stores modules and invokes them, over workers that NATS reaches.
 #[derive(Debug, Clone, clap::Parser)]
@@ -41,6 +42,9 @@ pub struct Cli {
     /// JetStream.
     #[command(flatten)]
     pub assets: AssetOptions,
+    /// KEDA.
+    #[command(flatten)]
+    pub scaler: ScalerOptions,
     /// Logs.
     #[command(flatten)]
     pub telemetry: TelemetryOptions,

@@ -7,6 +7,7 @@
 mod admission;
 mod app;
 mod auth;
+pub mod backlog;
 mod bodies;
 mod calls;
 pub mod config;
@@ -17,18 +18,20 @@ pub mod fleet;
 pub mod front;
 mod jobs;
 mod large;
+pub mod levels;
 mod linger;
+mod listener;
 mod metrics;
 pub mod problem;
 mod router;
 mod routes;
+pub mod scaler;
 mod server;
 mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use wess_schemas::subject::Subjects;
 use wess_service::assets::Assets;
 use wess_service::bus::Bus;
@@ -41,6 +44,7 @@ use crate::app::App;
 use crate::auth::Door;
 use crate::config::HttpConfig;
 use crate::large::Stores;
+use crate::listener::Listener;
 use crate::server::Server;
 use crate::workers::Workers;
 
@@ -76,8 +80,16 @@ impl From<ListenError> for Failure {
 impl Gateway {
     /// Opens the port, serves it until the lifecycle's shutdown, and returns the address it got.
     pub async fn start(self, lifecycle: &Lifecycle) -> Result<SocketAddr, ListenError> {
-        let (listener, address) = listen(self.http.listen).await?;
         let (connections, metrics) = (self.http.connections, self.metrics.clone());
+        let asked = self.http.listen;
+        let failed = |source| ListenError {
+            address: asked,
+            source,
+        };
+        let listener = Listener::bind(asked, connections.max, connections.send_timeout)
+            .await
+            .map_err(failed)?;
+        let address = listener.address().map_err(failed)?;
         let app = Arc::new(self.into_app(lifecycle));
         if let Door::Tokens(tokens) = &app.door {
             lifecycle.spawn(
@@ -110,11 +122,4 @@ impl Gateway {
             lifecycle: lifecycle.clone(),
         }
     }
-}
-
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ListenError> {
-    let failed = |source| ListenError { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
 }

@@ -1,5 +1,6 @@
 //! The process `wess-gateway`: parse, start, wait, drain, exit code.
 
+use std::fmt::Display;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use prometheus_client::registry::Registry;
 use wess_gateway::config::{Cli, Config};
 use wess_gateway::fleet::Fleet;
 use wess_gateway::front::Front;
-use wess_gateway::{Gateway, Metrics};
+use wess_gateway::levels::Levels;
+use wess_gateway::scaler::LoadWatch;
+use wess_gateway::{Gateway, Metrics, backlog};
 use wess_service::assets::ensure_assets;
 use wess_service::bus::NatsBus;
 use wess_service::lifecycle::{Exit, Failure, Lifecycle, Signals};
@@ -50,7 +53,7 @@ async fn main() -> ExitCode {
 
 async fn start(cli: &Cli, config: Config, lifecycle: &Lifecycle) -> Result<(), Failure> {
     let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry);
+    let (metrics, levels) = (Metrics::register(&mut registry), Levels::register(&mut registry));
     config.nats.register(&mut registry);
     let admin = admin::serve(&cli.admin, admin::Metrics::new(Arc::new(registry)), lifecycle).await?;
     let connection = config.nats.connect("wess-gateway").await?;
@@ -60,7 +63,10 @@ async fn start(cli: &Cli, config: Config, lifecycle: &Lifecycle) -> Result<(), F
     let subjects = config.nats.subjects.clone();
     let fleet = Fleet::listen(&connection, &subjects, lifecycle).await;
     let (fleet, nobody) = (fleet.map_err(Failure::unavailable)?, Arc::default());
-    timers::spawn(lifecycle, jetstream, &assets.queue, &subjects);
+    timers::spawn(lifecycle, jetstream.clone(), &assets.queue, &subjects);
+    let backlog = backlog::follow(&connection, jetstream, lifecycle);
+    levels.show(backlog.clone(), fleet.state());
+    let load = LoadWatch::new(backlog, fleet.state());
     let gateway = Gateway {
         http: config.http,
         bus: Arc::new(NatsBus::new(connection.client.clone()).telling(Arc::clone(&nobody))),
@@ -78,7 +84,8 @@ async fn start(cli: &Cli, config: Config, lifecycle: &Lifecycle) -> Result<(), F
     };
     front.start(lifecycle).await?;
     let http = gateway.start(lifecycle).await?;
-    lifecycle
-        .announce(&[("http", &http), ("admin", &admin)])
-        .map_err(Failure::internal)
+    let scaler = cli.scaler.serve(load, lifecycle).await?;
+    let mut facts: Vec<(&str, &dyn Display)> = vec![("http", &http), ("admin", &admin)];
+    facts.extend(scaler.iter().map(|address| ("scaler", address as &dyn Display)));
+    lifecycle.announce(&facts).map_err(Failure::internal)
 }

@@ -3,6 +3,7 @@
 //! Survives being killed: the next start has the same port and the same store.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -71,6 +72,13 @@ impl NatsServer {
         self.port
     }
 
+    /// Where it tells of itself over HTTP: for servers whose configuration has `http: "127.0.0.1:-1"`.
+    pub fn monitor(&self) -> SocketAddr {
+        let ports = fs::read_to_string(self.ports_path(self.pid())).expect("the server listens");
+        let port = parse_port(&ports, "monitoring");
+        SocketAddr::from(([127, 0, 0, 1], port.expect("its configuration has http")))
+    }
+
     /// The process's id, while it runs.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the server runs").id()
@@ -125,10 +133,7 @@ impl NatsServer {
             .stderr(log)
             .spawn();
         let child = child.unwrap_or_else(|error| panic!("cannot start {}: {error}", binary.display()));
-        let ports = self
-            .folder
-            .path()
-            .join(format!("nats-server_{}.ports", child.id()));
+        let ports = self.ports_path(child.id());
         self.child = Some(child);
         self.port = self.wait_for_port(&ports);
     }
@@ -153,7 +158,7 @@ impl NatsServer {
         let port = eventually_blocking(DEADLINE, || {
             let exited = self.child.as_mut()?.try_wait().ok()?;
             assert!(exited.is_none(), "nats-server ended at start:\n{}", self.log());
-            parse_port(&fs::read_to_string(ports).ok()?)
+            parse_port(&fs::read_to_string(ports).ok()?, "nats")
         });
         port.unwrap_or_else(|| panic!("nats-server does not listen:\n{}", self.log()))
     }
@@ -163,6 +168,10 @@ impl NatsServer {
         send(child.id(), signal);
         let status = child.wait().expect("a child can be waited for");
         Some(status)
+    }
+
+    fn ports_path(&self, pid: u32) -> PathBuf {
+        self.folder.path().join(format!("nats-server_{pid}.ports"))
     }
 
     fn log_path(&self) -> PathBuf {
@@ -185,9 +194,9 @@ impl Drop for NatsServer {
 }
 
 /// `{"nats":["nats://127.0.0.1:41233"],…}`
-fn parse_port(ports: &str) -> Option<u16> {
-    let (_, clients) = ports.split_once("\"nats\"")?;
-    let (url, _) = clients.split_once(']')?;
+fn parse_port(ports: &str, kind: &str) -> Option<u16> {
+    let (_, addresses) = ports.split_once(&format!("\"{kind}\""))?;
+    let (url, _) = addresses.split_once(']')?;
     let digits = url.rsplit(':').next()?.trim_end().trim_end_matches('"');
     digits.parse().ok()
 }
@@ -199,8 +208,9 @@ mod tests {
     #[test]
     fn a_half_written_ports_file_is_no_port() {
         let whole = r#"{"nats":["nats://127.0.0.1:41233"],"cluster":["nats://127.0.0.1:6222"]}"#;
-        assert_eq!(parse_port(whole), Some(41233));
-        assert_eq!((0..34).find_map(|end| parse_port(&whole[..end])), None);
+        assert_eq!(parse_port(whole, "nats"), Some(41233));
+        assert_eq!(parse_port(whole, "cluster"), Some(6222));
+        assert_eq!((0..34).find_map(|end| parse_port(&whole[..end], "nats")), None);
     }
 
     #[test]

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use async_nats::jetstream;
 use prometheus_client::registry::Registry;
 use wess_gateway::config::HttpConfig;
-use wess_gateway::{Gateway, Metrics};
+use wess_gateway::fleet::Fleet;
+use wess_gateway::levels::Levels;
+use wess_gateway::{Gateway, Metrics, backlog};
 use wess_service::assets::ensure_assets;
 use wess_service::config::{ConfigError, Problems};
 use wess_service::lifecycle::{Failure, Lifecycle, Signals};
@@ -93,14 +95,20 @@ async fn start(
     let (nats, assets) = (config.nats.clone(), config.assets.clone());
     let worker = Worker::start(config, lifecycle, &mut registry).await?;
     let connection = nats.connect("wess-gateway").await?;
+    let jetstream = jetstream::new(connection.client.clone());
+    let fleet = Fleet::listen(&connection, &nats.subjects, lifecycle)
+        .await
+        .map_err(Failure::unavailable)?;
     let gateway = Gateway {
         http,
         bus: Arc::new(worker.door()),
         subjects: nats.subjects,
-        assets: ensure_assets(&jetstream::new(connection.client.clone()), &assets).await?,
+        assets: ensure_assets(&jetstream, &assets).await?,
         metrics: Metrics::register(&mut registry),
     };
     upkeep::spawn(lifecycle, &connection, assets);
+    let backlog = backlog::follow(&connection, jetstream, lifecycle);
+    Levels::register(&mut registry).show(backlog, fleet.state());
     let http = gateway.start(lifecycle).await?;
     let admin = admin::serve(&args.admin, admin::Metrics::new(Arc::new(registry)), lifecycle).await?;
     let addresses = Addresses {

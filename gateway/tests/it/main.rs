@@ -13,6 +13,7 @@ mod jobs;
 mod modules;
 mod nats;
 mod process;
+mod scaler;
 mod secured;
 mod support;
 mod timers;
