@@ -47,7 +47,8 @@ FROM base AS gateway
 COPY --from=build /out/wess-gateway /usr/local/bin/
 # Beyond loopback a gateway does not start without WESS_TOKENS, a file of the tokens to accept.
 ENV WESS_LISTEN=0.0.0.0:8080
-EXPOSE 8080
+# 9091 is for KEDA, where WESS_SCALER says so.
+EXPOSE 8080 9091
 USER 10001:10001
 ENTRYPOINT ["wess-gateway"]
 
