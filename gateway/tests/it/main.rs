@@ -10,6 +10,7 @@ mod front;
 mod http;
 mod invoke;
 mod jobs;
+mod keda;
 mod modules;
 mod nats;
 mod process;
