@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use wess_schemas::WorkerId;
 use wess_schemas::subject::Subjects;
 use wess_service::lifecycle::{Failure, Lifecycle};
+use wess_service::nats::Connection;
 use wess_service::upkeep;
 
 use crate::config::Config;
@@ -52,21 +53,7 @@ impl Worker {
         let subjects = config.nats.subjects.clone();
         config.nats.register(metrics);
         let connection = config.nats.connect(&format!("wess-worker-{id}")).await?;
-        let compiler = Compiler::new().map_err(Failure::internal)?;
-        let registry = Registry::open(
-            &config.registry,
-            config.assets.clone(),
-            &connection,
-            compiler,
-            lifecycle,
-        )
-        .await?;
-        if !registry.replayed(CATALOG_PATIENCE).await {
-            tracing::warn!(
-                modules = registry.modules(),
-                "JetStream is away: starting from the local copy"
-            );
-        }
+        let registry = open_registry(&config, &connection, lifecycle).await?;
         upkeep::spawn(lifecycle, &connection, config.assets.clone());
         let fleet = Fleet::listen(id.clone(), &subjects, &connection, registry.revision(), lifecycle)
             .await
@@ -187,6 +174,23 @@ impl Common {
             room: watch::Sender::default(),
         })
     }
+}
+
+async fn open_registry(
+    config: &Config,
+    connection: &Connection,
+    lifecycle: &Lifecycle,
+) -> Result<Registry, Failure> {
+    let compiler = Compiler::new().map_err(Failure::internal)?;
+    let assets = config.assets.clone();
+    let registry = Registry::open(&config.registry, assets, connection, compiler, lifecycle).await?;
+    if !registry.replayed(CATALOG_PATIENCE).await {
+        tracing::warn!(
+            modules = registry.modules(),
+            "JetStream is away: starting from the local copy"
+        );
+    }
+    Ok(registry)
 }
 
 async fn start_executors(

@@ -137,6 +137,40 @@ impl Tally {
 /// A metric's name, its help, and where its number is.
 type Shown = (&'static str, &'static str, fn(&Tally) -> &Cell);
 
+/// What is counted, besides calls by their ends.
+const COUNTERS: [Shown; 6] = [
+    (
+        "wess_worker_cold_calls",
+        "Calls that had to load their module first",
+        |tally| &tally.cold,
+    ),
+    (
+        "wess_worker_overstayed",
+        "Guests that changed to the slow lane",
+        |tally| &tally.overstayed,
+    ),
+    (
+        "wess_worker_spilled_calls",
+        "Calls handed to the queue for want of a slot",
+        |tally| &tally.spilled,
+    ),
+    (
+        "wess_worker_forged_replies",
+        "Calls refused for the reply subject they named",
+        |tally| &tally.forged_replies,
+    ),
+    (
+        "wess_worker_log_lines_dropped",
+        "Guest log lines that were dropped",
+        |tally| &tally.log_lines_dropped,
+    ),
+    (
+        "wess_worker_replies_dropped",
+        "Replies dropped because NATS was away for too long",
+        |tally| &tally.replies_dropped,
+    ),
+];
+
 /// All executors' numbers as metrics of the process.
 #[derive(Debug, Clone)]
 pub struct Tallies(pub Vec<Arc<Tally>>);
@@ -190,39 +224,7 @@ impl Collector for Tallies {
                 ConstCounter::new(failed).encode(calls.encode_family(&[("code", code.as_str())])?)?;
             }
         }
-        let counters: [Shown; 6] = [
-            (
-                "wess_worker_cold_calls",
-                "Calls that had to load their module first",
-                |tally| &tally.cold,
-            ),
-            (
-                "wess_worker_overstayed",
-                "Guests that changed to the slow lane",
-                |tally| &tally.overstayed,
-            ),
-            (
-                "wess_worker_spilled_calls",
-                "Calls handed to the queue for want of a slot",
-                |tally| &tally.spilled,
-            ),
-            (
-                "wess_worker_forged_replies",
-                "Calls refused for the reply subject they named",
-                |tally| &tally.forged_replies,
-            ),
-            (
-                "wess_worker_log_lines_dropped",
-                "Guest log lines that were dropped",
-                |tally| &tally.log_lines_dropped,
-            ),
-            (
-                "wess_worker_replies_dropped",
-                "Replies dropped because NATS was away for too long",
-                |tally| &tally.replies_dropped,
-            ),
-        ];
-        for (name, help, cell) in counters {
+        for (name, help, cell) in COUNTERS {
             let total = ConstCounter::new(self.sum(|tally| cell(tally).get()));
             total.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }

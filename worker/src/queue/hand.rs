@@ -42,6 +42,13 @@ pub(super) struct InHand {
     permit: OwnedSemaphorePermit,
 }
 
+/// A message that is no call of ours.
+struct Unread {
+    acker: Acker,
+    /// Who is told what, if it says so much.
+    told: Option<(Subject, ErrorBody)>,
+}
+
 /// Why a call is not begun.
 enum Verdict {
     /// Its caller is told.
@@ -63,8 +70,8 @@ impl Taker {
         let taker = self.clone();
         let hand = match self.read(message, permit, ack_wait) {
             Ok(hand) => hand,
-            Err((acker, refusal)) => {
-                self.spawn(async move { taker.refuse_unread(acker, refusal).await });
+            Err(unread) => {
+                self.spawn(async move { taker.drop_unread(*unread).await });
                 return false;
             }
         };
@@ -83,37 +90,37 @@ impl Taker {
         false
     }
 
-    /// Reads a message. What is no call of ours has at most a reply subject.
     fn read(
         &self,
         message: jetstream::Message,
         permit: OwnedSemaphorePermit,
         ack_wait: Duration,
-    ) -> Result<InHand, (Acker, Option<(Subject, ErrorBody)>)> {
-        let parts = &self.queue.0.parts;
+    ) -> Result<InHand, Box<Unread>> {
+        let subjects = &self.queue.0.parts.subjects;
+        // One that does not say how often it was delivered counts as delivered before.
         let (delivered, queued_ms) = message.info().map_or((2, 0), |info| {
             let published_ms = info.published.unix_timestamp_nanos() / 1_000_000;
             (info.delivered, u64::try_from(published_ms).unwrap_or(0))
         });
-        let id = parts.subjects.parse_queued(&message.subject);
         let (message, acker) = message.split();
-        let subject = message.subject.clone();
-        let (call, id) = match (QueuedCall::read(message), id) {
-            (Ok(call), Ok((.., id))) => (call, id),
-            (Err(why), _) => {
-                tracing::warn!(%subject, %why, "dropped a message from the queue of calls");
-                return Err((acker, None));
-            }
-            (_, Err(why)) => {
-                tracing::warn!(%subject, %why, "dropped a message from the queue of calls");
-                return Err((acker, None));
-            }
+        let garbage = |acker, why: &dyn std::fmt::Display| {
+            tracing::warn!(%why, "dropped a message from the queue of calls");
+            Box::new(Unread { acker, told: None })
         };
-        let endpoint = match parts.subjects.parse(&call.subject) {
+        let id = match subjects.parse_queued(&message.subject) {
+            Ok((.., id)) => id,
+            Err(why) => return Err(garbage(acker, &why)),
+        };
+        let call = match QueuedCall::read(message) {
+            Ok(call) => call,
+            Err(why) => return Err(garbage(acker, &why)),
+        };
+        let endpoint = match subjects.parse(&call.subject) {
             Ok(endpoint) => endpoint,
             Err(why) => {
                 let error = ErrorBody::new(ErrorCode::InvalidRequest, why.to_string());
-                return Err((acker, call.reply.map(|reply| (reply, error))));
+                let told = call.reply.map(|reply| (reply, error));
+                return Err(Box::new(Unread { acker, told }));
             }
         };
         Ok(InHand {
@@ -128,8 +135,8 @@ impl Taker {
         })
     }
 
-    async fn refuse_unread(&self, acker: Acker, refusal: Option<(Subject, ErrorBody)>) {
-        if let Some((reply, error)) = refusal
+    async fn drop_unread(&self, Unread { acker, told }: Unread) {
+        if let Some((reply, error)) = told
             && !self.is_forged(&reply)
         {
             let client = &self.queue.0.parts.connection.client;

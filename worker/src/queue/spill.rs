@@ -37,7 +37,8 @@ const MAX_PULL: usize = 16;
 /// How long a pull waits at the server. Also how long a stop may have to wait for it, and for how long a worker that has
 /// become full may still be given calls that it puts back.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// A worker whose slots are never free takes a call this often all the same: direct calls must not starve the queue.
+/// In a fleet whose slots are never free a worker takes a call this often all the same: direct calls must not starve the
+/// queue.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// Bounds one attempt to open the queue.
 const ENSURE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -241,8 +242,8 @@ impl Taker {
         }
     }
 
-    /// Waits until a call may be taken: for a permit, then for a free slot or for its time.
-    async fn room(&self, taken: Instant) -> Room {
+    /// Waits until a call may be taken: for a permit, then for a free slot, or for its time if nobody else has one.
+    async fn room(&self, mut taken: Instant) -> Room {
         let Inner { parts, permits, .. } = &*self.queue.0;
         let mut changes = parts.executors.room();
         let Ok(first) = permits.clone().acquire_owned().await else {
@@ -262,7 +263,10 @@ impl Taker {
             tokio::select! {
                 _ = changes.changed() => (),
                 () = tokio::time::sleep_until(taken + AT_LEAST_EVERY) => {
-                    return Room { permits: vec![first], is_due: true };
+                    if !parts.fleet.others_have_room() {
+                        return Room { permits: vec![first], is_due: true };
+                    }
+                    taken = Instant::now();
                 }
             }
         }
@@ -303,7 +307,7 @@ impl Taker {
                     let Some(permit) = permits.pop() else {
                         return Ended::Well;
                     };
-                    let is_welcome = !stop.is_cancelled() && (room.is_due || self.has_place());
+                    let is_welcome = !stop.is_cancelled() && self.has_place();
                     came += 1;
                     kept += usize::from(self.take(*message, permit, ack_wait, is_welcome));
                 }

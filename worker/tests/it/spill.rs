@@ -48,6 +48,30 @@ async fn a_call_that_finds_no_slot_is_answered_by_another_worker_that_has_one() 
 }
 
 #[tokio::test]
+async fn a_full_worker_leaves_the_queue_to_one_that_has_room() {
+    let (rig, spinner) = busy_rig(&[], 15_000).await;
+    rig.caller.store("nap", nap(300)).await;
+    // With two slots it has one call from the queue in hand at a time, and always room.
+    let free = Worker::start(&rig.nats, &["--executors", "1", "--slots", "2"]);
+    rig.worker.shows("wess_worker_fleet_workers", 2).await;
+    let mut calls = Counted::new(&rig.caller).await;
+    for _ in 0..10 {
+        calls.enqueue("wess.invoke.nap", &[], "").await;
+    }
+    for answer in calls.answered_once().await {
+        answer.unwrap();
+    }
+    assert!(!spinner.is_finished(), "calls waited for the slot");
+    let metrics = rig.worker.metrics().await;
+    assert_eq!(
+        metrics.read("wess_worker_queued_calls_taken_total"),
+        metrics.read("wess_worker_queued_calls_handed_back_total")
+    );
+    assert!(free.metric("wess_worker_queued_calls_taken_total").await >= 10);
+    refused(ErrorCode::DeadlineExceeded, spinner.await.unwrap());
+}
+
+#[tokio::test]
 async fn without_another_worker_calls_wait_in_the_queue_until_the_slot_is_free() {
     let (rig, spinner) = busy_rig(&[], 1500).await;
     let mut calls = Counted::new(&rig.caller).await;
