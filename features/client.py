@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,52 @@ class Wess:
         if door == "NATS":
             return self.request("wess.store", wasm, {"Wess-Module": name})
         return self.http("POST", f"/v1/modules?name={name}", wasm, {"Content-Type": "application/wasm"})
+
+    def cli(self, *arguments, stdin=b""):
+        """The same question by the command line, answered in JSON. A job that failed is an answer, not a refusal."""
+        done = self.command(*arguments, "--output", "json", stdin=stdin)
+        return Answer("CLI", done.stdout or done.stderr, status=200 if done.stdout else 400)
+
+    def submit(self, door, document, key=None):
+        if door == "NATS":
+            return self.request("wess.jobs.submit", document, {"Nats-Msg-Id": key} if key else None)
+        if door == "HTTP":
+            headers = {"Content-Type": "application/json", **({"Idempotency-Key": key} if key else {})}
+            return self.http("POST", "/v1/jobs", document, headers)
+        return self.cli("jobs", "submit", "--job", "-", stdin=document)
+
+    def job(self, question, door, job_id):
+        """`question` is `get`, `wait` or `cancel`."""
+        if door == "NATS":
+            return self.request(f"wess.jobs.{question}.{job_id}")
+        if door == "HTTP":
+            method = "DELETE" if question == "cancel" else "GET"
+            return self.http(method, f"/v1/jobs/{job_id}" + ("/wait" if question == "wait" else ""))
+        return self.cli("jobs", question, job_id)
+
+    def dead(self, question, door, job_id):
+        """`question` is `get`, `redrive` or `purge`."""
+        if door == "HTTP":
+            method = {"get": "GET", "redrive": "POST", "purge": "DELETE"}[question]
+            return self.http(method, f"/v1/dead/{job_id}" + ("/redrive" if question == "redrive" else ""))
+        if door == "CLI":
+            return self.cli("dead", question, job_id)
+        if question == "purge":
+            return self.request("wess.dead.purge", json.dumps({"job_id": job_id}).encode())
+        return self.request(f"wess.dead.{question}.{job_id}")
+
+    def list_jobs(self, door, module, limit, after=None):
+        wanted = {"module": module, "limit": limit, **({"after": after} if after else {})}
+        if door == "NATS":
+            return self.request("wess.jobs.list", json.dumps(wanted).encode())
+        if door == "HTTP":
+            return self.http("GET", f"/v1/jobs?{urllib.parse.urlencode(wanted)}")
+        return self.cli("jobs", "ls", *(f"--{name}={value}" for name, value in wanted.items()))
+
+    def list_dead(self, door):
+        if door == "NATS":
+            return self.request("wess.dead.list")
+        return self.http("GET", "/v1/dead") if door == "HTTP" else self.cli("dead", "ls")
 
     def command(self, *arguments, stdin=b""):
         """The `wess` command, which finds the server by WESS_NATS_URL."""

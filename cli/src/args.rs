@@ -3,13 +3,18 @@
 //! Parses and does nothing else; what parses here is within its grammar, not yet within anyone's limits.
 
 mod call;
+mod jobs;
 mod servers;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use wess_schemas::{Limits, ModuleName, Reference, Tag};
 use wess_service::nats::NatsOptions;
 
-pub use call::{CallLimits, ChainArgs, InvokeArgs};
+pub use call::{CallLimits, ChainArgs, InvokeArgs, millis};
+pub use jobs::{
+    DeadArgs, DeadCommand, DeadGetArgs, DeadListArgs, DeadPurgeArgs, DeadRedriveArgs, JobCancelArgs,
+    JobGetArgs, JobListArgs, JobSubmitArgs, JobWaitArgs, JobsArgs, JobsCommand, PageArgs,
+};
 pub use servers::{BenchArgs, BenchEchoArgs, ChildArgs, UpArgs};
 
 use crate::exit;
@@ -48,6 +53,10 @@ pub enum Command {
     Tag(TagArgs),
     /// Remove a module, one version, or a tag.
     Rm(RmArgs),
+    /// Submit durable jobs, wait for them, list and cancel them.
+    Jobs(Box<JobsArgs>),
+    /// See to the jobs that were given up: list them, submit them again, delete them.
+    Dead(DeadArgs),
     /// Measure this machine: a worker against a bare echo, in one run.
     Bench(BenchArgs),
     /// Print completions for a shell.
@@ -227,7 +236,11 @@ pub fn grammar() -> clap::Command {
     };
     Cli::command()
         .mut_subcommand("up", |up| up.mut_arg("data", here))
-        .mut_subcommands(|command| command.mut_args(calm))
+        .mut_subcommands(|command| {
+            command
+                .mut_args(calm)
+                .mut_subcommands(|command| command.mut_args(calm))
+        })
 }
 const RARE: &[&str] = &["NATS", "HTTP", "Registry", "Worker", "Logs"];
 const USUAL: &[&str] = &[
@@ -248,10 +261,19 @@ mod tests {
         Cli::try_parse_from(line.split(' '))
     }
 
+    /// Every command that takes arguments of its own, those within others too.
+    fn commands() -> Vec<clap::Command> {
+        let leaves = |command: &clap::Command| match command.has_subcommands() {
+            true => command.get_subcommands().cloned().collect(),
+            false => vec![command.clone()],
+        };
+        grammar().get_subcommands().flat_map(leaves).collect()
+    }
+
     /// Clap checks this itself only where debug assertions are on.
     #[test]
     fn no_two_arguments_of_a_command_have_the_same_name_flag_or_variable() {
-        for command in grammar().get_subcommands() {
+        for command in commands() {
             let names = |name: fn(&clap::Arg) -> Option<String>| {
                 command.get_arguments().filter_map(name).collect::<Vec<_>>()
             };
@@ -269,10 +291,7 @@ mod tests {
 
     #[test]
     fn every_command_for_people_has_examples() {
-        for command in grammar()
-            .get_subcommands()
-            .filter(|command| !command.is_hide_set())
-        {
+        for command in commands().iter().filter(|command| !command.is_hide_set()) {
             let help = command
                 .get_after_help()
                 .map(ToString::to_string)

@@ -10,7 +10,7 @@ use wess_schemas::ErrorCode;
 pub enum Exit {
     /// It worked.
     Done = 0,
-    /// The guest ended with an exit code other than 0, trapped, or was stopped at a limit.
+    /// The guest ended with an exit code other than 0, trapped, or was stopped at a limit; a job was cancelled.
     GuestFailed = 1,
     /// The command line does not parse. Clap's own code.
     Usage = 2,
@@ -18,7 +18,7 @@ pub enum Exit {
     Config = 64,
     /// What was sent is wrong: a request, arguments, a module.
     BadInput = 65,
-    /// A file, module or function is not there.
+    /// A file, module, function or job is not there.
     NotFound = 66,
     /// Nobody answers.
     Unavailable = 69,
@@ -26,7 +26,7 @@ pub enum Exit {
     Internal = 70,
     /// What is there does not allow it: somebody else changed it first, it is in use, or it may not grow.
     Conflict = 73,
-    /// No room now.
+    /// No room now, or a job that was waited for has not ended.
     Busy = 75,
     /// Credentials are missing or do not allow it.
     Denied = 77,
@@ -36,15 +36,15 @@ pub enum Exit {
 pub const TABLE: &str = "\
 Exit codes:
    0  done
-   1  the guest ended with an exit code other than 0, trapped, or was stopped at a limit
+   1  the guest ended with an exit code other than 0, trapped, or was stopped at a limit; a job was cancelled
    2  the command line does not parse
   64  the configuration is wrong
   65  what was sent is wrong: a request, arguments, a module, too many bytes
-  66  a file, module or function is not there
+  66  a file, module, function or job is not there
   69  nobody answers: no NATS server, no gateway, no worker
   70  a fault of Wess
   73  somebody else changed it first, it is still in use, or there are too many versions or tags of it
-  75  no room now, try again; of `wess up`: stopped, but work had to be abandoned
+  75  no room now, try again; of `wess jobs wait`: not ended yet; of `wess up`: stopped, but work had to be abandoned
   77  credentials are missing or do not allow it";
 
 impl From<ErrorCode> for Exit {

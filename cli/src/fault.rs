@@ -112,8 +112,8 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
             Some("try again in a moment")
         }
         ErrorCode::QuotaExceeded => Some("`wess rm NAME@VERSION` makes room"),
+        ErrorCode::JobNotFound => Some("`wess jobs ls` shows those that are kept"),
         ErrorCode::InvalidRequest
-        | ErrorCode::JobNotFound
         | ErrorCode::Conflict
         | ErrorCode::PayloadTooLarge
         | ErrorCode::InvalidModule

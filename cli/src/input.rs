@@ -25,6 +25,11 @@ pub fn of_call(text: Option<&str>, file: Option<&str>) -> Result<Option<Bytes>, 
     }
 }
 
+/// A whole request in JSON, as large as its input within may make it.
+pub fn of_request(file: &str) -> Result<Bytes, Fault> {
+    read(file, 2 * MAX_INPUT_BYTES)
+}
+
 /// A module's bytes. Text is assembled: that of a .wat file, and from stdin what begins as such text does.
 pub fn of_module(file: &str) -> Result<Bytes, Fault> {
     let bytes = read(file, MAX_MODULE_BYTES)?;

@@ -41,5 +41,7 @@ fn main() -> ExitCode {
         Command::Describe(args) => commands::run(args),
         Command::Tag(args) => commands::run(args),
         Command::Rm(args) => commands::run(args),
+        Command::Jobs(args) => commands::jobs(*args),
+        Command::Dead(args) => commands::dead(args),
     }
 }

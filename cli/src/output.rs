@@ -54,6 +54,15 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
     table.trim_fmt()
 }
 
+/// Names and what they are, a line each, but for those that are nothing.
+pub fn facts<const N: usize>(rows: [(&str, Option<String>); N]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
+    let lines = rows
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!("{name:width$}{}", value?)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// A table in Markdown.
 pub fn markdown<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();

@@ -11,6 +11,7 @@ STATUS = {
     "invalid_arguments": 422,
     "module_not_found": 404,
     "function_not_found": 404,
+    "job_not_found": 404,
     "conflict": 409,
     "payload_too_large": 413,
     "invalid_module": 422,
@@ -20,6 +21,7 @@ STATUS = {
     "output_too_large": 502,
     "deadline_exceeded": 504,
     "out_of_fuel": 504,
+    "unsupported": 501,
 }
 
 
@@ -108,6 +110,8 @@ def chain_has_steps(context, count):
 def refused_as(context, code):
     assert context.answer.failed, f"it went through: {context.answer.body[:200]}"
     assert context.answer.error["code"] == code, context.answer.text
+    if context.answer.door == "CLI":
+        return
     assert context.answer.status == STATUS[code], context.answer.status
     if context.answer.door == "HTTP":
         assert context.answer.headers["content-type"].startswith("application/problem+json")

@@ -22,6 +22,17 @@ def pipe_into(context, text, line):
     run(context, line, text.encode())
 
 
+@when("I pipe {size:d} bytes into wess {line}")
+def pipe_bytes_into(context, size, line):
+    run(context, line, b"x" * size)
+
+
+@then("it prints {size:d} bytes")
+def prints_bytes(context, size):
+    assert context.done.returncode == 0, context.done.stderr.decode()
+    assert len(context.done.stdout) == size, len(context.done.stdout)
+
+
 @then('it prints "{text}"')
 def prints(context, text):
     assert context.done.returncode == 0, context.done.stderr.decode()

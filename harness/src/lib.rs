@@ -5,13 +5,17 @@
 
 mod environment;
 mod guests;
+mod nats_cluster;
 mod nats_server;
 mod process;
+mod proxy;
 mod schema;
 mod wait;
 
 pub use guests::guest;
+pub use nats_cluster::NatsCluster;
 pub use nats_server::{NatsServer, NatsServerBuilder};
 pub use process::{Process, Signal, binary};
+pub use proxy::Proxy;
 pub use schema::mismatch;
 pub use wait::{DEADLINE, eventually};

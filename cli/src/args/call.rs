@@ -1,4 +1,4 @@
-//! The flags of `invoke` and `chain`: what to call, with what, for how long.
+//! The flags of `invoke` and `chain`: what to call, with what, for how long. `jobs submit` takes most of them too.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -63,6 +63,31 @@ pub struct InvokeArgs {
     /// Read the input from a file.
     #[arg(long, value_name = "FILE", conflicts_with = "input")]
     pub file: Option<String>,
+    #[command(flatten)]
+    pub call: CallArgs,
+    /// Longest wait for a free slot, e.g. 10s.
+    #[arg(id = "slot_wait", long = "wait", value_name = "TIME", value_parser = duration)]
+    pub wait: Option<Duration>,
+    #[command(flatten)]
+    pub limits: CallLimits,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+impl InvokeArgs {
+    /// Everything but the input.
+    pub fn invocation(&self) -> Invocation {
+        Invocation {
+            wait_ms: self.wait.map(millis),
+            limits: self.limits.limits(),
+            ..self.call.invocation(&self.step)
+        }
+    }
+}
+
+/// What a guest is given beside its input.
+#[derive(Debug, Clone, Args)]
+pub struct CallArgs {
     /// Which exported function.
     #[arg(long, value_name = "NAME")]
     pub function: Option<FunctionName>,
@@ -80,30 +105,21 @@ pub struct InvokeArgs {
     /// A variable that the guest sees; repeat it for more.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub env: Vec<(String, String)>,
-    /// Longest wait for a free slot, e.g. 10s.
-    #[arg(id = "slot_wait", long = "wait", value_name = "TIME", value_parser = duration)]
-    pub wait: Option<Duration>,
-    #[command(flatten)]
-    pub limits: CallLimits,
-    #[command(flatten)]
-    pub remote: Remote,
 }
 
-impl InvokeArgs {
-    /// Everything but the input.
-    pub fn invocation(&self) -> Invocation {
+impl CallArgs {
+    /// A call of a module with it, without limits of its own.
+    pub fn invocation(&self, step: &Step) -> Invocation {
         let texts = || self.arg.iter().cloned().map(Value::from).collect::<Vec<_>>();
         Invocation {
-            function: self.function.clone().or_else(|| self.step.function.clone()),
+            function: self.function.clone().or_else(|| step.function.clone()),
             args: self
                 .args
                 .clone()
                 .map(|args| args.0)
                 .or_else(|| (!self.arg.is_empty()).then(texts)),
             env: self.env.iter().cloned().collect::<BTreeMap<_, _>>(),
-            wait_ms: self.wait.map(millis),
-            limits: self.limits.limits(),
-            ..Invocation::of(self.step.module.clone())
+            ..Invocation::of(step.module.clone())
         }
     }
 }
@@ -196,21 +212,23 @@ fn variable(text: &str) -> Result<(String, String), &'static str> {
     Ok((name.into(), value.into()))
 }
 
-/// A whole number and its unit: `500ms`, `5s`, `1m`.
+/// A whole number and its unit: `500ms`, `5s`, `1m`, `2h`.
 pub fn duration(text: &str) -> Result<Duration, &'static str> {
-    const EXPECTED: &str = "expected a whole number with its unit: 500ms, 5s or 1m";
+    const EXPECTED: &str = "expected a whole number with its unit: 500ms, 5s, 1m or 2h";
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let number: u32 = digits.parse().map_err(|_| EXPECTED)?;
     let unit = match &text[digits.len()..] {
         "ms" => Duration::from_millis(1),
         "s" => Duration::from_secs(1),
         "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3600),
         _ => return Err(EXPECTED),
     };
     Ok(unit * number)
 }
 
-fn millis(duration: Duration) -> u64 {
+/// A time as it travels.
+pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -233,6 +251,7 @@ mod tests {
     fn a_time_has_a_unit() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("720h"), Ok(Duration::from_secs(30 * 24 * 3600)));
         assert_eq!(
             duration("4294967295m"),
             Ok(Duration::from_secs(60 * 4_294_967_295))
@@ -244,7 +263,7 @@ mod tests {
             "5 s",
             "-5s",
             "5.5s",
-            "5h",
+            "5d",
             "99999999999s",
             "5µs",
             "ä",

@@ -28,19 +28,15 @@ impl Ask for DescribeArgs {
 }
 
 fn facts(module: &Module) -> String {
-    let rows = [
-        ("module", format!("{}@{}", module.name, module.version)),
-        ("abi", module.abi.as_str().into()),
-        ("size", output::size(module.size)),
-        ("digest", module.digest.to_string()),
-        ("id", module.id.to_string()),
-        ("limits", limits(&module.limits)),
-    ];
-    let lines = rows.into_iter().filter(|(_, value)| !value.is_empty());
-    lines
-        .map(|(name, value)| format!("{name:8}{value}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    let limits = limits(&module.limits);
+    output::facts([
+        ("module", Some(format!("{}@{}", module.name, module.version))),
+        ("abi", Some(module.abi.as_str().into())),
+        ("size", Some(output::size(module.size))),
+        ("digest", Some(module.digest.to_string())),
+        ("id", Some(module.id.to_string())),
+        ("limits", (!limits.is_empty()).then_some(limits)),
+    ])
 }
 
 fn functions(module: &Module) -> String {

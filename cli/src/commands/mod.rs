@@ -3,18 +3,24 @@
 //! stdout gets the answer and nothing else; what failed goes to stderr in the form that was asked for.
 
 mod chain;
+mod dead;
 mod describe;
 mod invoke;
+mod jobs;
 mod ls;
 mod rm;
 mod store;
 mod tag;
 
+use std::io;
 use std::process::ExitCode;
 
 use crate::args::{CompletionsArgs, Remote, grammar};
 use crate::exit::Exit;
 use crate::fault::Fault;
+
+pub use dead::run as dead;
+pub use jobs::run as jobs;
 
 /// A command that asks one thing.
 pub trait Ask {
@@ -33,6 +39,17 @@ pub fn run(command: impl Ask) -> ExitCode {
         fault.exit()
     });
     exit.into()
+}
+
+/// Asks a person whether to remove something.
+fn confirm(what: &str) -> Result<(), Fault> {
+    eprint!("Remove {what}? [y/N] ");
+    let mut answer = String::new();
+    let answered = io::stdin().read_line(&mut answer);
+    match (answered, answer.trim()) {
+        (Ok(_), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(Fault::local(Exit::Usage, "nothing was removed")),
+    }
 }
 
 fn block_on(asking: impl Future<Output = Result<Exit, Fault>>) -> Result<Exit, Fault> {

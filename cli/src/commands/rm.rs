@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use wess_schemas::Reference;
 use wess_schemas::module::Deleted;
 
-use super::Ask;
+use super::{Ask, confirm};
 use crate::args::{Output, Remote, RmArgs};
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -18,7 +18,7 @@ impl Ask for RmArgs {
 
     async fn ask(self) -> Result<Exit, Fault> {
         if !self.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
-            confirm(&self.reference)?;
+            confirm(&named(&self.reference))?;
         }
         let transport = transport::open(&self.remote).await?;
         let deleted = transport.delete(self.reference).await?;
@@ -30,20 +30,13 @@ impl Ask for RmArgs {
     }
 }
 
-fn confirm(reference: &Reference) -> Result<(), Fault> {
-    let what = match reference {
+fn named(reference: &Reference) -> String {
+    match reference {
         Reference::Version(name, version) => format!("version {version} of {name}"),
         Reference::Tag(name, tag) => format!("the tag {tag} of {name}"),
         Reference::Latest(_) | Reference::Id(_) | Reference::Digest(_) => {
             format!("{reference} with all its versions")
         }
-    };
-    eprint!("Remove {what}? [y/N] ");
-    let mut answer = String::new();
-    let answered = io::stdin().read_line(&mut answer);
-    match (answered, answer.trim()) {
-        (Ok(_), "y" | "Y" | "yes") => Ok(()),
-        _ => Err(Fault::local(Exit::Usage, "nothing was removed")),
     }
 }
 

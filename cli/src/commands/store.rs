@@ -31,7 +31,8 @@ impl Ask for StoreArgs {
     }
 }
 
-fn said(module: &wess_schemas::Module) -> String {
+/// What a store did, for people.
+pub fn said(module: &wess_schemas::Module) -> String {
     let what = if module.stored == Some(false) {
         "is unchanged at"
     } else {

@@ -1,5 +1,7 @@
 //! By way of a gateway: the same questions over HTTP, problem documents read back into what NATS would have said.
 
+mod jobs;
+
 use std::error::Error;
 use std::time::Duration;
 

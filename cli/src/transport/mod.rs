@@ -3,6 +3,7 @@
 //! Payloads too large for a message, in either direction, travel by reference without the caller noticing.
 
 mod http;
+mod jobs;
 mod nats;
 mod upload;
 
@@ -19,6 +20,7 @@ use wess_schemas::subject::Subjects;
 use wess_schemas::{Invocation, Limits, ModuleName, Outcome, Reference};
 
 pub use http::client as http_client;
+pub use jobs::Jobs;
 
 use crate::args::Remote;
 use crate::fault::Fault;
@@ -27,7 +29,7 @@ use crate::fault::Fault;
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Fault>>;
 
 /// One way to Wess.
-pub trait Transport {
+pub trait Transport: Jobs {
     /// Runs a module once. Any output is in the outcome itself.
     fn invoke(&self, invocation: Invocation, input: Option<Bytes>) -> Answer<'_, Outcome>;
     /// Runs modules in a row. Any last output is in the outcome itself.

@@ -1,5 +1,7 @@
 //! Straight to the workers: requests over NATS, large payloads by way of the object store `wess-payloads`.
 
+mod jobs;
+
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, jetstream};
@@ -130,11 +132,32 @@ impl Nats {
         let answer = self.ask::<Outcome>(Endpoint::Invoke, &invocation, timeout).await;
         self.discard(invocation.input_ref).await;
         let mut outcome = answer?;
-        if let Some(reference) = outcome.output_ref.take() {
-            outcome.set_output(self.fetch(&reference).await?.into());
-            self.discard([reference]).await;
-        }
+        let used = self.fill(&mut outcome).await?;
+        self.discard(used).await;
         Ok(outcome)
+    }
+
+    /// Puts an output that was answered by reference where the others are; gives what it no longer needs.
+    async fn fill(&self, outcome: &mut Outcome) -> Result<Option<PayloadRef>, Fault> {
+        let stored = outcome.output_ref.take();
+        if let Some(reference) = &stored {
+            outcome.set_output(self.fetch(reference).await?.into());
+        }
+        Ok(stored)
+    }
+
+    /// The same for every output of a chain.
+    async fn fill_chain(&self, outcome: &mut ChainOutcome) -> Result<Vec<PayloadRef>, Fault> {
+        let mut used = Vec::new();
+        for step in &mut outcome.steps {
+            used.extend(self.fill(step).await?);
+        }
+        if let Some(reference) = outcome.output_ref.take() {
+            let Payload { text, base64, .. } = Payload::inline(&self.fetch(&reference).await?);
+            (outcome.output, outcome.output_base64) = (text, base64);
+            used.push(reference);
+        }
+        Ok(used)
     }
 
     async fn chain(&self, chain: ChainRequest, input: Option<Bytes>) -> Result<ChainOutcome, Fault> {
@@ -144,18 +167,7 @@ impl Nats {
         self.discard(chain.input_ref).await;
         let mut outcome = answer?;
         // The last step's output and the chain's may be the same object: nothing is forgotten before all is read.
-        let mut used = Vec::new();
-        for step in &mut outcome.steps {
-            if let Some(reference) = step.output_ref.take() {
-                step.set_output(self.fetch(&reference).await?.into());
-                used.push(reference);
-            }
-        }
-        if let Some(reference) = outcome.output_ref.take() {
-            let Payload { text, base64, .. } = Payload::inline(&self.fetch(&reference).await?);
-            (outcome.output, outcome.output_base64) = (text, base64);
-            used.push(reference);
-        }
+        let used = self.fill_chain(&mut outcome).await?;
         self.discard(used).await;
         Ok(outcome)
     }

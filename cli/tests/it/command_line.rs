@@ -34,6 +34,12 @@ fn every_command_shows_examples_and_the_whole_help_shows_the_exit_codes() {
         assert!(stdout(&help).contains("Examples:"), "{command}");
         assert!(stdout(&help).contains(&format!("wess {command}")), "{command}");
     }
+    for command in ["submit", "get", "wait", "cancel", "ls"] {
+        assert!(stdout(&wess(&["jobs", command, "--help"])).contains(&format!("wess jobs {command}")));
+    }
+    for command in ["ls", "get", "redrive", "purge"] {
+        assert!(stdout(&wess(&["dead", command, "--help"])).contains(&format!("wess dead {command}")));
+    }
     assert!(stdout(&wess(&["--help"])).contains("69  nobody answers"));
     assert!(!stdout(&wess(&["--help"])).contains("bench-echo"));
 }
@@ -50,7 +56,9 @@ fn completions_name_the_commands_in_every_shell() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = wess(&["completions", shell]);
         assert_eq!(code(&script), 0, "{shell}");
-        assert!(stdout(&script).contains("describe"), "{shell}");
+        for command in ["describe", "submit", "redrive"] {
+            assert!(stdout(&script).contains(command), "{shell}: {command}");
+        }
         assert!(!stdout(&script).contains("bench-echo"), "{shell}");
     }
 }
@@ -68,6 +76,11 @@ fn a_command_line_that_does_not_parse_ends_with_2_and_says_where() {
         (&["tag", "upper", "stable"], "<VERSION>"),
         (&["ls", "--output", "xml"], "xml"),
         (&["completions", "csh"], "csh"),
+        (&["jobs"], "submit"),
+        (&["jobs", "submit"], "<REF"),
+        (&["jobs", "get", "no/id"], "no/id"),
+        (&["jobs", "ls", "--state", "asleep"], "queued"),
+        (&["dead", "purge"], "<ID>"),
     ];
     for (args, said) in cases {
         let output = wess(args);

@@ -5,6 +5,7 @@
 mod bench;
 mod calls;
 mod command_line;
+mod jobs;
 mod modules;
 mod up;
 mod wess;

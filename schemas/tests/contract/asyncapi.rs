@@ -15,6 +15,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("{function}", "ns:a/b@1.0.0#run"),
     ("{name}", "upper"),
     ("{module}", "upper"),
+    ("{id}", "order-7"),
 ];
 
 fn document() -> Value {
@@ -53,6 +54,7 @@ fn addresses(document: &Value) -> BTreeSet<String> {
 #[test]
 fn its_addresses_are_the_subjects_that_we_build() {
     let (subjects, module) = (Subjects::default(), || "upper@3".parse().unwrap());
+    let job = || "order-7".parse().unwrap();
     let endpoints = [
         Endpoint::Invoke,
         Endpoint::InvokeRaw(module(), None),
@@ -64,12 +66,25 @@ fn its_addresses_are_the_subjects_that_we_build() {
         Endpoint::ModulesDelete(module()),
         Endpoint::ModulesTag("upper".parse().unwrap()),
         Endpoint::ModulesFetch(module()),
+        Endpoint::JobsSubmit,
+        Endpoint::JobsGet(job()),
+        Endpoint::JobsWait(job()),
+        Endpoint::JobsCancel(job()),
+        Endpoint::JobsList,
+        Endpoint::DeadList,
+        Endpoint::DeadGet(job()),
+        Endpoint::DeadRedrive(job()),
+        Endpoint::DeadPurge,
     ];
     let mut built: BTreeSet<_> = endpoints
         .iter()
         .map(|endpoint| subjects.endpoint(endpoint))
         .collect();
-    built.extend([subjects.logs("upper"), subjects.worker_beat()]);
+    built.extend([
+        subjects.logs("upper"),
+        subjects.worker_beat(),
+        subjects.done(&job()),
+    ]);
     assert_eq!(addresses(&document()), built);
 }
 
