@@ -9,7 +9,8 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use wess_harness::{NatsServer, eventually, guest};
 use wess_schemas::chain::ChainOutcome;
-use wess_schemas::subject::{Queue, Subjects};
+use wess_schemas::job::JobRecord;
+use wess_schemas::subject::{CALLS_STREAM, Queue, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode, JobId, Module, Outcome, Tenant, header};
 use wess_worker::queue::wall_clock;
 
@@ -67,6 +68,28 @@ async fn what_was_queued_with_no_worker_alive_is_answered_by_the_first_that_star
     refused(ErrorCode::InvalidRequest, unknown);
     worker.shows("wess_worker_queued_calls_taken_total", 8).await;
     worker.comes_to_rest().await;
+}
+
+#[tokio::test]
+async fn a_job_submitted_through_the_queue_has_the_id_of_its_message_unless_it_was_given_one() {
+    let (nats, caller) = nobody(&[], 10).await;
+    let mut calls = Counted::new(&caller).await;
+    let job = |id: Option<&str>| json!({"job_id": id, "invoke": add()}).to_string();
+    calls.enqueue("wess.jobs.submit", &[], job(None)).await;
+    calls.enqueue("wess.jobs.submit", &[], job(Some("order-7"))).await;
+    calls
+        .enqueue("wess.jobs.submit", &[(header::MSG_ID, "order-8")], job(None))
+        .await;
+    let stream = caller.jetstream().get_stream(CALLS_STREAM).await.unwrap();
+    let first = stream.cached_info().state.first_sequence;
+    let first = stream.get_raw_message(first).await.unwrap();
+    let (.., id) = Subjects::default().parse_queued(&first.subject).unwrap();
+    let _worker = Worker::start(&nats, &[]);
+    let answers = calls.answered_once().await.into_iter();
+    let ids: Vec<_> = answers
+        .map(|answer| parse::<JobRecord>(&answer.unwrap()).job_id.to_string())
+        .collect();
+    assert_eq!(ids, [id.as_str(), "order-7", "order-8"]);
 }
 
 #[tokio::test]
