@@ -6,6 +6,7 @@ mod auth;
 mod connections;
 mod errors;
 mod fleet;
+mod from_zero;
 mod front;
 mod http;
 mod invoke;
