@@ -37,7 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, clap::Args)]
 pub struct ScalerOptions {
     /// Where to serve KEDA's external scaler, gRPC without TLS; port 0 takes a free one. Not served unless given.
-    #[arg(long = "scaler", env = "WESS_SCALER", value_name = "ADDR")]
+    // Named, as the admin option beside it has an `address` too.
+    #[arg(id = "scaler", long = "scaler", env = "WESS_SCALER", value_name = "ADDR")]
     pub address: Option<SocketAddr>,
 }
 
