@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use wess_schemas::subject::{
-    CALLS_CONSUMER, CALLS_STREAM, DEAD_STREAM, JOBS_CONSUMER, JOBS_STREAM, max_deliveries_advisory,
+    CALLS_CONSUMER, CALLS_STREAM, DEAD_STREAM, JOBS_CONSUMER, JOBS_STREAM, Subjects,
 };
 use wess_service::lifecycle::Lifecycle;
 use wess_service::nats::{Connection, ConnectionWatch};
@@ -51,17 +51,25 @@ pub struct Backlog {
 pub fn follow(
     connection: &Connection,
     jetstream: Context,
+    subjects: Subjects,
     lifecycle: &Lifecycle,
 ) -> watch::Receiver<Backlog> {
     let (sender, receiver) = watch::channel(Backlog::default());
     let (closed, watch) = (lifecycle.closed.clone(), connection.watch.clone());
     lifecycle.spawn_background("read the backlog", async move {
-        closed.run_until_cancelled(run(jetstream, watch, sender)).await;
+        closed
+            .run_until_cancelled(run(jetstream, subjects, watch, sender))
+            .await;
     });
     receiver
 }
 
-async fn run(jetstream: Context, connection: ConnectionWatch, backlog: watch::Sender<Backlog>) {
+async fn run(
+    jetstream: Context,
+    subjects: Subjects,
+    connection: ConnectionWatch,
+    backlog: watch::Sender<Backlog>,
+) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut jobs, mut calls, mut dead_letters) =
@@ -69,7 +77,7 @@ async fn run(jetstream: Context, connection: ConnectionWatch, backlog: watch::Se
     loop {
         ticks.tick().await;
         let read = match connection.state().connected {
-            true => read(&jetstream).await,
+            true => read(&jetstream, &subjects).await,
             false => Backlog::default(),
         };
         let now = Instant::now();
@@ -86,11 +94,11 @@ async fn run(jetstream: Context, connection: ConnectionWatch, backlog: watch::Se
     }
 }
 
-async fn read(jetstream: &Context) -> Backlog {
+async fn read(jetstream: &Context, subjects: &Subjects) -> Backlog {
     let (jobs, calls, dead_letters) = tokio::join!(
-        lag(jetstream, JOBS_STREAM, JOBS_CONSUMER),
-        lag(jetstream, CALLS_STREAM, CALLS_CONSUMER),
-        dead_letters(jetstream),
+        lag(jetstream, subjects.stream(JOBS_STREAM), JOBS_CONSUMER),
+        lag(jetstream, subjects.stream(CALLS_STREAM), CALLS_CONSUMER),
+        dead_letters(jetstream, subjects),
     );
     Backlog {
         jobs: known(JOBS_STREAM, jobs),
@@ -99,7 +107,7 @@ async fn read(jetstream: &Context) -> Backlog {
     }
 }
 
-async fn lag(jetstream: &Context, stream: &str, consumer: &str) -> Result<Lag, async_nats::Error> {
+async fn lag(jetstream: &Context, stream: String, consumer: &str) -> Result<Lag, async_nats::Error> {
     let consumer: PullConsumer = jetstream.get_consumer_from_stream(consumer, stream).await?;
     let info = consumer.cached_info();
     Ok(Lag {
@@ -110,9 +118,11 @@ async fn lag(jetstream: &Context, stream: &str, consumer: &str) -> Result<Lag, a
 
 /// The stream's messages without its advisories. To have those counted, which are of one subject, is cheap; to have
 /// the letters counted, each of another subject, would bring all their names.
-async fn dead_letters(jetstream: &Context) -> Result<u64, async_nats::Error> {
-    let stream = jetstream.get_stream_no_info(DEAD_STREAM).await?;
-    let mut counted = stream.info_with_subjects(max_deliveries_advisory()).await?;
+async fn dead_letters(jetstream: &Context, subjects: &Subjects) -> Result<u64, async_nats::Error> {
+    let stream = jetstream.get_stream_no_info(subjects.stream(DEAD_STREAM)).await?;
+    let mut counted = stream
+        .info_with_subjects(subjects.max_deliveries_advisory())
+        .await?;
     let mut letters = counted.info.state.messages;
     while let Some(subject) = counted.next().await {
         let (_, advisories) = subject?;

@@ -15,7 +15,7 @@ use crate::id::{InvalidName, JobId, ModuleName, Tenant};
 use crate::reference::{FunctionName, Reference};
 pub use queue::{
     CALLS_CONSUMER, CALLS_STREAM, DEAD_STREAM, JOB_PAYLOADS_BUCKET, JOBS_CONSUMER, JOBS_STREAM, Queue,
-    RESULTS_BUCKET, SWEEP_CONSUMER, TIMERS_CONSUMER, TIMERS_STREAM, max_deliveries_advisory, result_key,
+    RESULTS_BUCKET, SWEEP_CONSUMER, TIMERS_CONSUMER, TIMERS_STREAM, result_key,
 };
 
 /// KV bucket of module records.

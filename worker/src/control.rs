@@ -145,7 +145,8 @@ impl Control {
             Ok(endpoint) => endpoint,
             Err(error) => return error_reply(&ErrorBody::new(ErrorCode::InvalidRequest, error.to_string())),
         };
-        let result = self.answer(&endpoint, request, inline_bytes).await;
+        // Boxed, as all that endpoints do would not fit on every thread's stack.
+        let result = Box::pin(self.answer(&endpoint, request, inline_bytes)).await;
         self.0.stats.endpoints[EndpointName::of(&endpoint) as usize]
             .count(started.elapsed(), result.as_ref().err());
         result.unwrap_or_else(|error| error_reply(&error))
@@ -188,22 +189,22 @@ impl Control {
         let Request { headers, payload, .. } = request;
         if let Endpoint::Store = endpoint {
             let _pass = stores.enter().await?;
-            return reply(store.answer(&headers, payload).await);
+            return reply(Box::pin(store.answer(&headers, payload)).await);
         }
         if let Endpoint::Chain = endpoint {
             let _room = chains.hold(payload.len())?;
             let _pass = running_chains.enter().await?;
-            return reply(chains.answer(&headers, &payload, inline_bytes).await);
+            return reply(Box::pin(chains.answer(&headers, &payload, inline_bytes)).await);
         }
         if let Endpoint::JobsWait(job_id) = endpoint {
             let _pass = waits.enter().await?;
-            return reply(jobs.wait(job_id, &payload).await);
+            return reply(Box::pin(jobs.wait(job_id, &payload)).await);
         }
         if let Endpoint::JobsList | Endpoint::DeadList = endpoint {
             let _pass = lists.enter().await?;
             return match endpoint {
-                Endpoint::JobsList => reply(job_list::jobs(jobs, &payload).await),
-                _ => reply(dead.list(&payload).await),
+                Endpoint::JobsList => reply(Box::pin(job_list::jobs(jobs, &payload)).await),
+                _ => reply(Box::pin(dead.list(&payload)).await),
             };
         }
         let _pass = queries.enter().await?;
@@ -216,12 +217,12 @@ impl Control {
             Endpoint::Store | Endpoint::Chain | Endpoint::Invoke | Endpoint::InvokeRaw(..) => Err(
                 ErrorBody::new(ErrorCode::InvalidRequest, "the control plane runs no guests"),
             ),
-            Endpoint::JobsSubmit => reply(jobs.submit(&headers, &payload).await),
-            Endpoint::JobsGet(job_id) => reply(jobs.get(job_id).await),
-            Endpoint::JobsCancel(job_id) => reply(jobs.cancel(job_id).await),
-            Endpoint::DeadGet(job_id) => reply(dead.get(job_id).await),
-            Endpoint::DeadRedrive(job_id) => reply(dead.redrive(job_id).await),
-            Endpoint::DeadPurge => reply(dead.purge(&payload).await),
+            Endpoint::JobsSubmit => reply(Box::pin(jobs.submit(&headers, &payload)).await),
+            Endpoint::JobsGet(job_id) => reply(Box::pin(jobs.get(job_id)).await),
+            Endpoint::JobsCancel(job_id) => reply(Box::pin(jobs.cancel(job_id)).await),
+            Endpoint::DeadGet(job_id) => reply(Box::pin(dead.get(job_id)).await),
+            Endpoint::DeadRedrive(job_id) => reply(Box::pin(dead.redrive(job_id)).await),
+            Endpoint::DeadPurge => reply(Box::pin(dead.purge(&payload)).await),
             Endpoint::JobsWait(_) | Endpoint::JobsList | Endpoint::DeadList => {
                 Err(ErrorBody::new(ErrorCode::Internal, "asked at the wrong gate"))
             }

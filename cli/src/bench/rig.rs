@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use async_nats::Client;
 use tempfile::TempDir;
 use tokio::process::Command;
-use wess_schemas::subject::{Prefix, Subjects};
+use wess_schemas::subject::{CALLS_STREAM, DEAD_STREAM, JOBS_STREAM, Prefix, Subjects, TIMERS_STREAM};
 
 use super::processes::Process;
 use crate::args::BenchArgs;
@@ -91,11 +91,21 @@ impl Rig {
     pub async fn stop(self) -> anyhow::Result<()> {
         self.worker.stop().await?;
         drop(self.echo);
-        if let Some(server) = self.server {
-            server.stop().await;
+        match self.server {
+            Some(server) => server.stop().await,
+            None => delete_streams(&self.url, &Subjects::new(self.prefix)).await?,
         }
         Ok(self.folder.close()?)
     }
+}
+
+/// Of what the worker made in a server that is not ours, its queue is its own.
+async fn delete_streams(url: &str, subjects: &Subjects) -> anyhow::Result<()> {
+    let jetstream = async_nats::jetstream::new(async_nats::connect(url).await?);
+    for stream in [JOBS_STREAM, CALLS_STREAM, TIMERS_STREAM, DEAD_STREAM] {
+        jetstream.delete_stream(subjects.stream(stream)).await?;
+    }
+    Ok(())
 }
 
 async fn start_server(named: Option<&Path>, folder: &Path) -> anyhow::Result<NatsServer> {

@@ -102,12 +102,12 @@ async fn start(
     let gateway = Gateway {
         http,
         bus: Arc::new(worker.door()),
-        subjects: nats.subjects,
+        subjects: nats.subjects.clone(),
         assets: ensure_assets(&jetstream, &assets).await?,
         metrics: Metrics::register(&mut registry),
     };
     upkeep::spawn(lifecycle, &connection, assets);
-    let backlog = backlog::follow(&connection, jetstream, lifecycle);
+    let backlog = backlog::follow(&connection, jetstream, nats.subjects, lifecycle);
     Levels::register(&mut registry).show(backlog, fleet.state());
     let http = gateway.start(lifecycle).await?;
     let admin = admin::serve(&args.admin, admin::Metrics::new(Arc::new(registry)), lifecycle).await?;

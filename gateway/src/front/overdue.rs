@@ -76,7 +76,11 @@ impl Desk {
         if !state.known || state.taking + state.draining > 0 {
             return;
         }
-        let deleted = match self.jetstream.get_stream_no_info(CALLS_STREAM).await {
+        let deleted = match self
+            .jetstream
+            .get_stream_no_info(self.subjects.stream(CALLS_STREAM))
+            .await
+        {
             Ok(stream) => stream.delete_message(number).await.unwrap_or(false),
             Err(_) => false,
         };

@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use super::{InvalidSubject, Subjects};
+use super::{InvalidSubject, Prefix, Subjects};
 use crate::id::{JobId, Tenant};
 
 /// Stream of submitted jobs, until they are settled.
@@ -26,11 +26,6 @@ pub const SWEEP_CONSUMER: &str = "wess-sweep";
 pub const RESULTS_BUCKET: &str = "wess-results";
 /// Object store of jobs' large payloads.
 pub const JOB_PAYLOADS_BUCKET: &str = "wess-job-payloads";
-
-/// Where NATS says that a job was delivered as often as it may be.
-pub fn max_deliveries_advisory() -> String {
-    format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{JOBS_STREAM}.{JOBS_CONSUMER}")
-}
 
 /// The key of a job's record in [`RESULTS_BUCKET`].
 pub fn result_key(tenant: &Tenant, job_id: &JobId) -> String {
@@ -67,6 +62,21 @@ impl Queue {
 }
 
 impl Subjects {
+    /// The name of a stream of ours: as it is under the prefix `wess`, else with the prefix behind it, so that each has its
+    /// own.
+    pub fn stream(&self, stream: &str) -> String {
+        match self.prefix == Prefix::default() {
+            true => stream.into(),
+            false => format!("{stream}_{}", self.prefix),
+        }
+    }
+
+    /// Where NATS says that a job was delivered as often as it may be.
+    pub fn max_deliveries_advisory(&self) -> String {
+        let jobs = self.stream(JOBS_STREAM);
+        format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{jobs}.{JOBS_CONSUMER}")
+    }
+
     /// The subject of one message of a queue.
     pub fn queued(&self, queue: Queue, tenant: &Tenant, job_id: &JobId) -> String {
         format!("{}.queue.{}.{tenant}.{job_id}", self.prefix, queue.token())
@@ -123,6 +133,18 @@ mod tests {
                 (queue, tenant.clone(), job_id.clone())
             );
         }
+    }
+
+    #[test]
+    fn each_prefix_has_streams_of_its_own() {
+        let other = Subjects::new("fn".parse().unwrap());
+        assert_eq!(Subjects::default().stream(JOBS_STREAM), "WESS_JOBS");
+        assert_eq!(other.stream(JOBS_STREAM), "WESS_JOBS_fn");
+        assert!(
+            other
+                .max_deliveries_advisory()
+                .ends_with(".WESS_JOBS_fn.wess-jobs")
+        );
     }
 
     proptest! {

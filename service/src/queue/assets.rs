@@ -8,7 +8,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use futures_util::FutureExt;
 use wess_schemas::subject::{
     CALLS_CONSUMER, CALLS_STREAM, DEAD_STREAM, JOBS_CONSUMER, JOBS_STREAM, Queue, SWEEP_CONSUMER, Subjects,
-    TIMERS_CONSUMER, TIMERS_STREAM, max_deliveries_advisory,
+    TIMERS_CONSUMER, TIMERS_STREAM,
 };
 
 use crate::assets::{AssetError, AssetOptions, ensure};
@@ -97,9 +97,15 @@ async fn ensure_timers(
         Err(error) => return Err(error),
     }
     let filter = options.subjects.queue_wildcard(Queue::Fired);
-    open_consumer(jetstream, options, TIMERS_STREAM, TIMERS_CONSUMER, filter)
-        .await
-        .map(Some)
+    open_consumer(
+        jetstream,
+        options,
+        &options.subjects.stream(TIMERS_STREAM),
+        TIMERS_CONSUMER,
+        filter,
+    )
+    .await
+    .map(Some)
 }
 
 async fn ensure_sweep(jetstream: &Context, options: &AssetOptions) -> Result<PullConsumer, AssetError> {
@@ -107,9 +113,9 @@ async fn ensure_sweep(jetstream: &Context, options: &AssetOptions) -> Result<Pul
     open_consumer(
         jetstream,
         options,
-        DEAD_STREAM,
+        &options.subjects.stream(DEAD_STREAM),
         SWEEP_CONSUMER,
-        max_deliveries_advisory(),
+        options.subjects.max_deliveries_advisory(),
     )
     .await
 }
@@ -136,10 +142,7 @@ async fn ensure_stream(
     let config = found.cached_info().config.clone();
     match wanted.iter().find(|subject| !config.subjects.contains(subject)) {
         None => Ok(config),
-        Some(missing) => Err(AssetError::new(
-            &name,
-            format!("it does not hold {missing}: does another prefix use it?"),
-        )),
+        Some(missing) => Err(AssetError::new(&name, format!("it does not hold {missing}"))),
     }
 }
 
@@ -170,7 +173,7 @@ async fn open_consumer(
 
 fn jobs_stream(options: &AssetOptions) -> Config {
     Config {
-        name: JOBS_STREAM.into(),
+        name: options.subjects.stream(JOBS_STREAM),
         subjects: vec![options.subjects.queue_wildcard(Queue::Jobs)],
         retention: RetentionPolicy::WorkQueue,
         storage: StorageType::File,
@@ -184,7 +187,7 @@ fn jobs_stream(options: &AssetOptions) -> Config {
 
 fn calls_stream(subjects: &Subjects) -> Config {
     Config {
-        name: CALLS_STREAM.into(),
+        name: subjects.stream(CALLS_STREAM),
         subjects: vec![subjects.queue_wildcard(Queue::Calls)],
         retention: RetentionPolicy::WorkQueue,
         storage: StorageType::Memory,
@@ -199,7 +202,7 @@ fn calls_stream(subjects: &Subjects) -> Config {
 /// A stream with schedules can neither discard what is new nor be a work queue.
 fn timers_stream(subjects: &Subjects) -> Config {
     Config {
-        name: TIMERS_STREAM.into(),
+        name: subjects.stream(TIMERS_STREAM),
         subjects: vec![
             subjects.queue_wildcard(Queue::At),
             subjects.queue_wildcard(Queue::Fired),
@@ -214,8 +217,11 @@ fn timers_stream(subjects: &Subjects) -> Config {
 /// The advisories are kept with the letters, so that one which comes while nobody listens is not lost.
 fn dead_stream(subjects: &Subjects) -> Config {
     Config {
-        name: DEAD_STREAM.into(),
-        subjects: vec![subjects.queue_wildcard(Queue::Dead), max_deliveries_advisory()],
+        name: subjects.stream(DEAD_STREAM),
+        subjects: vec![
+            subjects.queue_wildcard(Queue::Dead),
+            subjects.max_deliveries_advisory(),
+        ],
         storage: StorageType::File,
         duplicate_window: Duration::from_secs(120),
         ..Config::default()

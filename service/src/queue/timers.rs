@@ -147,7 +147,7 @@ async fn move_one(jetstream: &Context, subjects: &Subjects, fired: Message) -> R
         Ok(_) | Err(QueueError::Duplicate) => {
             fired.ack().await?;
             jetstream
-                .get_stream_no_info(TIMERS_STREAM)
+                .get_stream_no_info(subjects.stream(TIMERS_STREAM))
                 .await?
                 .delete_message(sequence)
                 .await?;

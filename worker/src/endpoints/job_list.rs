@@ -84,11 +84,17 @@ pub async fn jobs(endpoint: &JobsEndpoint, payload: &[u8]) -> Result<JobList, Er
         keys.trim_end_matches('0'),
     )
     .await?;
-    ids.gather(&open(storage, JOBS_STREAM).await?, &prefix(subjects, Queue::Jobs))
-        .await?;
+    ids.gather(
+        &open(storage, &subjects.stream(JOBS_STREAM)).await?,
+        &prefix(subjects, Queue::Jobs),
+    )
+    .await?;
     if assets.queue.timers.is_some() {
-        ids.gather(&open(storage, TIMERS_STREAM).await?, &prefix(subjects, Queue::At))
-            .await?;
+        ids.gather(
+            &open(storage, &subjects.stream(TIMERS_STREAM)).await?,
+            &prefix(subjects, Queue::At),
+        )
+        .await?;
     }
     let fits = |record: &JobRecord| {
         request.state.is_none_or(|state| record.state == state)

@@ -167,6 +167,7 @@ impl JobsEndpoint {
         job_id: &JobId,
     ) -> Result<Option<StreamMessage>, ErrorBody> {
         let subject = self.subjects.queued(queue, &Tenant::default(), job_id);
+        let stream = self.subjects.stream(stream);
         let stream = self.storage.jetstream().get_stream_no_info(stream).await;
         let stream = stream.map_err(|error| self.unavailable(&error))?;
         match stream.get_last_raw_message_by_subject(&subject).await {
@@ -246,6 +247,7 @@ impl JobsEndpoint {
             Some(Waiting::Scheduled(_, sequence)) => (TIMERS_STREAM, sequence),
             None => return Ok(()),
         };
+        let stream = self.subjects.stream(stream);
         let stream = self.storage.jetstream().get_stream_no_info(stream).await;
         let stream = stream.map_err(|error| self.unavailable(&error))?;
         match stream.delete_message(sequence).await {

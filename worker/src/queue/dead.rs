@@ -121,7 +121,11 @@ impl Letters {
 
     /// The stream, not asked for anything yet.
     pub async fn stream(&self) -> Result<Stream<()>, ErrorBody> {
-        let stream = self.storage.jetstream().get_stream_no_info(DEAD_STREAM).await;
+        let stream = self
+            .storage
+            .jetstream()
+            .get_stream_no_info(self.subjects.stream(DEAD_STREAM))
+            .await;
         stream.map_err(|error| self.unavailable(&error))
     }
 

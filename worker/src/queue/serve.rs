@@ -38,7 +38,7 @@ impl Queues {
         let lifecycle = self.lifecycle.clone();
         let handle = move |message: Message, permit: Permit, tasks: &TaskTracker| {
             let (settler, cut) = (Arc::clone(&settler), lifecycle.cut.clone());
-            let job = async move { settler.process(message, permit, &cut).await };
+            let job = async move { Box::pin(settler.process(message, permit, &cut)).await };
             tasks.spawn(lifecycle.brief("a job", job));
         };
         self.serve("jobs", pool, |queue| Some(queue.jobs), handle);

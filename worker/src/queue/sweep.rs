@@ -68,7 +68,7 @@ impl Sweep {
     async fn give_up(&self, advisory: &Advisory) -> Result<(), ErrorBody> {
         let jetstream = self.storage.jetstream();
         let jobs = jetstream
-            .get_stream_no_info(JOBS_STREAM)
+            .get_stream_no_info(self.subjects.stream(JOBS_STREAM))
             .await
             .map_err(|error| unavailable(&error))?;
         let message = match jobs.get_raw_message(advisory.stream_seq).await {

@@ -47,7 +47,8 @@ pub struct WebhookOptions {
 pub struct Webhooks {
     hosts: Vec<String>,
     key: Vec<u8>,
-    client: Client,
+    /// Absent without hosts: it takes a megabyte.
+    client: Option<Client>,
     under_way: Arc<Semaphore>,
     /// Webhooks that nobody took.
     pub failed: Counter,
@@ -56,14 +57,10 @@ pub struct Webhooks {
 impl Webhooks {
     /// Sends to the hosts that the options name.
     pub fn new(options: &WebhookOptions) -> Result<Self, reqwest::Error> {
-        let tls = rustls::crypto::ring::default_provider();
-        // Another part of the process may have chosen the same already.
-        let _ = tls.install_default();
-        let client = Client::builder()
-            .redirect(Policy::none())
-            .timeout(TIMEOUT)
-            .no_proxy()
-            .build()?;
+        let client = match options.webhook_hosts.is_empty() {
+            true => None,
+            false => Some(client()?),
+        };
         Ok(Self {
             hosts: options.webhook_hosts.clone(),
             key: options.webhook_key.clone().unwrap_or_default().into_bytes(),
@@ -130,8 +127,8 @@ impl Webhooks {
 
     async fn try_once(&self, url: Url, job_id: &JobId, body: Bytes) -> Result<(), String> {
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
-        let request = self
-            .client
+        let client = self.client.as_ref().ok_or("webhooks are off")?;
+        let request = client
             .post(url)
             .header("content-type", "application/json")
             .header(JOB_ID, job_id.as_str())
@@ -146,6 +143,16 @@ impl Webhooks {
             status => Err(format!("it answered {status}")),
         }
     }
+}
+
+fn client() -> Result<Client, reqwest::Error> {
+    // Another part of the process may have chosen the same already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .redirect(Policy::none())
+        .timeout(TIMEOUT)
+        .no_proxy()
+        .build()
 }
 
 /// `t=<seconds since 1970>,v1=<hex of HMAC-SHA256 over "<t>.<body>">`: a receiver checks both, and so refuses old messages.
