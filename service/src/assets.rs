@@ -49,6 +49,11 @@ pub struct AssetOptions {
 }
 
 impl AssetOptions {
+    /// How long the record of a job is kept once nothing changes it any more.
+    pub fn results_age(&self) -> Duration {
+        Duration::from_secs(u64::from(self.results_hours) * 3600)
+    }
+
     /// How long a worker may be silent about a message that it has.
     pub fn ack_wait(&self) -> Duration {
         Duration::from_secs(u64::from(self.ack_wait_s))
@@ -115,7 +120,7 @@ impl AssetError {
 pub async fn ensure_assets(jetstream: &Context, options: &AssetOptions) -> Result<Assets, AssetError> {
     let replicas = usize::from(options.replicas);
     let state = state_bucket(&Tenant::default());
-    let results_age = Duration::from_secs(u64::from(options.results_hours) * 3600);
+    let results_age = options.results_age();
     // Each in a box: together they would not fit on the stacks of executors' threads.
     let (modules, blobs, payloads, state, results, job_payloads, queue) = tokio::try_join!(
         ensure_kv(jetstream, MODULES_BUCKET, MODULES_HISTORY, FOREVER, replicas).boxed(),

@@ -18,6 +18,7 @@ use wess_schemas::subject::{Endpoint, QUEUE_GROUP, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode, WorkerId};
 use wess_service::bus::{Reply, Request};
 use wess_service::lifecycle::Lifecycle;
+use wess_service::nats::leave;
 
 use crate::endpoints::chain::Chains;
 use crate::endpoints::dead::DeadEndpoint;
@@ -314,7 +315,7 @@ impl Server {
     async fn take_delivered(&self, mut subscriptions: Vec<Subscriber>, take: impl Fn(&Self, Message)) {
         let is_connected = || self.client.connection_state() == State::Connected;
         if is_connected() {
-            drain(&mut subscriptions).await;
+            leave(&mut subscriptions).await;
         }
         let mut messages = select_all(subscriptions);
         loop {
@@ -401,13 +402,6 @@ pub(crate) async fn send(client: &Client, subject: Subject, reply: Reply) {
     };
     if let Err(error) = client.publish_with_headers(subject, headers, payload).await {
         tracing::warn!(%error, "a reply was not sent");
-    }
-}
-
-async fn drain(subscriptions: &mut [Subscriber]) {
-    for subscription in subscriptions {
-        // One that cannot be drained has ended already.
-        let _ = subscription.drain().await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything of a worker that has to do with durable jobs, put together: what answers for them, and what runs them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::Client;
 use prometheus_client::registry::Registry as Metrics;
@@ -17,6 +18,7 @@ use crate::endpoints::jobs::JobsEndpoint;
 use crate::endpoints::store::StoreEndpoint;
 use crate::queue::dead::Letters;
 use crate::queue::fetch::Pool;
+use crate::queue::payload_sweep::PayloadSweep;
 use crate::queue::records::Records;
 use crate::queue::run::Runner;
 use crate::queue::serve::Queues;
@@ -52,6 +54,7 @@ pub struct Durable {
     stats: JobStats,
     admission: (Registry, LimitPolicy, Arc<StoreEndpoint>),
     subjects: Subjects,
+    results_age: Duration,
 }
 
 impl Durable {
@@ -101,6 +104,7 @@ impl Durable {
             stats,
             admission: (registry, config.policy, store),
             subjects,
+            results_age: config.assets.results_age(),
         })
     }
 
@@ -146,6 +150,12 @@ impl Durable {
         );
         let chains = &self.settler.runner.chains;
         let (executors, under_way) = (chains.executors.clone(), chains.under_way.clone());
+        let payloads = PayloadSweep {
+            storage: self.sweep.storage.clone(),
+            records: self.sweep.records.clone(),
+            subjects: self.subjects.clone(),
+            results_age: self.results_age,
+        };
         let queues = Queues {
             storage: self.sweep.storage.clone(),
             subjects: self.subjects,
@@ -155,5 +165,6 @@ impl Durable {
         queues.serve_jobs(Pool::new(most, Some(executors)), self.settler);
         queues.serve_sweep(Pool::new(MAX_SWEEPS, None), self.sweep);
         queues.serve_timers();
+        queues.sweep_payloads(payloads);
     }
 }

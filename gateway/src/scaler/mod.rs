@@ -30,6 +30,8 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_STREAMS: u32 = 64;
 /// How often a silent client is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long a client may take to close once this gateway stops: one that does not answer holds nobody up.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How long it may take to say so, and to acknowledge what it was sent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -107,7 +109,8 @@ async fn converse(stream: TcpStream, room: OwnedSemaphorePermit, methods: Method
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            cut.run_until_cancelled(connection).await.unwrap_or(Ok(()))
+            let leaving = cut.run_until_cancelled(connection);
+            tokio::time::timeout(FAREWELL, leaving).await.ok().flatten().unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {

@@ -19,7 +19,7 @@ use wess_harness::{NatsServer, Process, eventually};
 use wess_schemas::WorkerId;
 use wess_schemas::beat::WorkerBeat;
 
-use crate::http::get;
+use crate::http::{get, get_whole};
 use crate::process;
 
 /// A server that tells of itself, a gateway that tells KEDA, and the three ways that KEDA and Prometheus ask.
@@ -65,7 +65,7 @@ impl Stage {
 
     /// A consumer's lag, found as KEDA's nats-jetstream scaler finds it; `None` is an error there.
     pub async fn lag(&self, stream: &str, consumer: &str) -> Option<u64> {
-        let page = get(self.nats.monitor(), "/jsz?acc=$G&consumers=true&config=true").await;
+        let page = get_whole(self.nats.monitor(), "/jsz?acc=$G&consumers=true&config=true").await;
         let page: Value = page.json();
         let named =
             |list: &Value, name: &str| list.as_array()?.iter().find(|item| item["name"] == name).cloned();

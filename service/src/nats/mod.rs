@@ -3,6 +3,7 @@
 //! Reconnects for ever; only the first connect may fail, and then the process exits with a code.
 
 mod credentials;
+mod leave;
 mod options;
 mod watch;
 
@@ -14,6 +15,7 @@ use prometheus_client::registry::Registry;
 use wess_schemas::subject::Subjects;
 
 pub use credentials::{Credentials, CredentialsError};
+pub use leave::{STANDSTILL, leave};
 pub use options::{DEFAULT_URL, NatsOptions, Secret, TlsFiles};
 pub use watch::{ConnectionState, ConnectionWatch};
 

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt;
 use wess_schemas::subject::{Endpoint, QUEUE_GROUP, Subjects};
+use wess_service::nats::leave;
 
 /// `wess.invoke` in all its forms.
 pub struct Inbox {
@@ -44,12 +45,8 @@ impl Inbox {
         self.subscriptions.is_empty()
     }
 
-    /// Takes nothing new; what was delivered still comes.
+    /// Takes nothing new; what was delivered, or is on its way, still comes.
     pub async fn drain(&mut self) {
-        for subscription in &mut self.subscriptions {
-            if let Err(error) = subscription.drain().await {
-                tracing::debug!(%error, "a subscription was already gone");
-            }
-        }
+        leave(&mut self.subscriptions).await;
     }
 }

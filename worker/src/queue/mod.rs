@@ -7,6 +7,7 @@ pub mod dead;
 pub mod ending;
 pub mod fetch;
 mod hand;
+pub mod payload_sweep;
 mod pull;
 pub mod records;
 pub mod run;

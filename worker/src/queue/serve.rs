@@ -13,6 +13,7 @@ use wess_service::queue::assets::QueueAssets;
 use wess_service::queue::timers::move_fired;
 
 use super::fetch::{Permit, Pool};
+use super::payload_sweep::{INTERVAL, PayloadSweep};
 use super::settle::Settler;
 use super::sweep::Sweep;
 use crate::registry::Storage;
@@ -56,6 +57,22 @@ impl Queues {
             tasks.spawn(lifecycle.brief("an advisory", job));
         };
         self.serve("sweep", pool, |queue| Some(queue.sweep), handle);
+    }
+
+    /// Sweeps payloads now and then.
+    pub fn sweep_payloads(&self, sweep: PayloadSweep) {
+        let shutdown = self.lifecycle.shutdown.clone();
+        self.lifecycle.spawn("sweep payloads", async move {
+            let mut ticks = tokio::time::interval(INTERVAL);
+            while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+                let sweeping = Box::pin(sweep.sweep(time::OffsetDateTime::now_utc()));
+                match shutdown.run_until_cancelled(sweeping).await {
+                    Some(Ok(0)) | None => {}
+                    Some(Ok(swept)) => tracing::info!(swept, "payloads of jobs that are over were deleted"),
+                    Some(Err(error)) => tracing::debug!(%error, "payloads of jobs were not swept"),
+                }
+            }
+        });
     }
 
     /// Moves what schedules fire into the queue of jobs.

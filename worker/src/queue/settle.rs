@@ -174,6 +174,7 @@ impl Settler {
         if let Some(ending) = current.ending() {
             self.stats.adopted.inc();
             delivery.conclude();
+            self.bury_dead(&job, delivery, ending).await;
             self.tell(&job, delivery, ending).await;
             return Verdict::Done;
         }
@@ -211,11 +212,11 @@ impl Settler {
                     .await
             }
             Next::Exhausted => {
-                self.give_up(job, delivery, record, DeadReason::AttemptsExhausted, ran, current)
+                self.end(job, delivery, record, JobState::Dead, ran, current)
                     .await
             }
             Next::Retry(_) | Next::Redeliver if is_last => {
-                self.give_up(job, delivery, record, DeadReason::TooManyDeliveries, ran, current)
+                self.end(job, delivery, record, JobState::Dead, ran, current)
                     .await
             }
             Next::Retry(pause_ms) => {
@@ -278,6 +279,7 @@ impl Settler {
             ..record
         };
         let stored = self.conclude(delivery, record, current.revision).await;
+        self.bury_dead(job, delivery, &stored).await;
         self.log(&stored, delivery, job.trace);
         self.tell(job, delivery, &stored).await;
         Verdict::Done
@@ -289,25 +291,32 @@ impl Settler {
         self.teller.tell(&job.request, ending).await;
     }
 
-    async fn give_up(
-        &self,
-        job: &QueuedJob,
-        delivery: &Delivery,
-        record: JobRecord,
-        reason: DeadReason,
-        ran: Ran,
-        current: Current,
-    ) -> Verdict {
+    /// The letter of a job whose record says that it was given up. The record comes first, so that no letter lies beside
+    /// another ending; whoever finds the one without the other makes up for it.
+    async fn bury_dead(&self, job: &QueuedJob, delivery: &Delivery, ending: &JobRecord) {
+        if ending.state != JobState::Dead {
+            return;
+        }
+        let guest_failed = ending
+            .error
+            .as_ref()
+            .is_some_and(|error| blame(error.code) == Blame::Guest);
+        let spent = job
+            .request
+            .retry
+            .as_ref()
+            .is_some_and(|retry| ending.attempts >= retry.max_attempts);
         let death = Death {
-            reason,
-            attempts: record.attempts,
+            reason: match guest_failed && spent {
+                true => DeadReason::AttemptsExhausted,
+                false => DeadReason::TooManyDeliveries,
+            },
+            attempts: ending.attempts,
             deliveries: delivery.deliveries,
-            submitted: Some(job.submitted),
-            error: ran.as_ref().err().map(|error| error.error.clone()),
+            submitted: Some(ending.submitted),
+            error: ending.error.clone(),
         };
         self.bury(delivery, &death).await;
-        self.end(job, delivery, record, JobState::Dead, ran, current)
-            .await
     }
 
     /// A message that nobody can read has no record that it could have.

@@ -6,7 +6,7 @@
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use async_nats::jetstream::{AckKind, Message};
 use serde::Deserialize;
-use wess_schemas::job::{DeadReason, JobState};
+use wess_schemas::job::{DeadReason, JobRecord, JobState};
 use wess_schemas::subject::JOBS_STREAM;
 use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode};
@@ -88,37 +88,42 @@ impl Sweep {
             submitted,
         );
         let current = self.records.read(&job_id).await?;
-        if current.ending().is_none() {
-            let attempts = current.record.as_ref().map_or(0, |record| record.attempts);
-            let why = ErrorBody::new(
-                ErrorCode::Internal,
-                format!(
-                    "delivered {} times without an end: it may crash its workers",
-                    advisory.deliveries
-                ),
-            );
+        let why = ErrorBody::new(
+            ErrorCode::Internal,
+            format!(
+                "delivered {} times without an end: it may crash its workers",
+                advisory.deliveries
+            ),
+        );
+        let attempts = current.record.as_ref().map_or(0, |record| record.attempts);
+        let ended_well = current
+            .ending()
+            .is_some_and(|ending| ending.state != JobState::Dead);
+        if let (None, Ok(job)) = (current.ending(), read) {
+            let record = JobRecord {
+                state: JobState::Dead,
+                finished: Some(Timestamp::now()),
+                error: Some(why.error.clone()),
+                ..current.record.clone().unwrap_or_else(|| job.record())
+            };
+            let written = self.records.write(&record, current.revision).await;
+            written.map_err(|error| unavailable(&error))?;
+            tracing::warn!(%job_id, deliveries = advisory.deliveries, "a job was given up: delivered too often");
+            self.stats.swept.inc();
+            self.stats.ended(JobState::Dead);
+        }
+        if !ended_well {
             let death = Death {
                 reason: DeadReason::TooManyDeliveries,
                 attempts,
                 deliveries: advisory.deliveries,
                 submitted: Some(submitted),
-                error: Some(why.error.clone()),
+                error: Some(why.error),
             };
             let letter = self
                 .letters
                 .put(&job_id, Some(&message.headers), message.payload, &death);
             letter.await.map_err(|error| unavailable(&error))?;
-            if let Ok(job) = read {
-                let mut record = current.record.unwrap_or_else(|| job.record());
-                record.state = JobState::Dead;
-                record.finished = Some(Timestamp::now());
-                record.error = Some(why.error);
-                let written = self.records.write(&record, current.revision).await;
-                written.map_err(|error| unavailable(&error))?;
-            }
-            tracing::warn!(%job_id, deliveries = advisory.deliveries, "a job was given up: delivered too often");
-            self.stats.swept.inc();
-            self.stats.ended(JobState::Dead);
         }
         match jobs.delete_message(advisory.stream_seq).await {
             Ok(_) => Ok(()),

@@ -390,3 +390,34 @@ async fn a_run_past_a_second_shows_and_a_wait_that_ends_gives_the_record_as_it_i
             .await,
     );
 }
+
+#[tokio::test]
+async fn large_inputs_and_outputs_outlast_the_hour_of_calls_and_go_when_nothing_knows_their_job() {
+    let rig = Rig::start(&["cat"]).await;
+    let assets = crate::support::assets(&rig.nats).await;
+    let payloads = assets.payloads();
+    let input = vec![b'x'; 700_000];
+    let upload = payloads.put(&input).await.unwrap();
+    let request = json!({"job_id": "large", "invoke": {"module": "cat", "input_ref": upload}});
+    rig.caller.submit(request).await.unwrap();
+    payloads.discard(&upload).await;
+    let record = rig.caller.end_of("large").await;
+    let output = outcome(&record).output_ref.clone().unwrap();
+    assert_eq!(output.bucket, wess_schemas::payload::PayloadBucket::Jobs);
+    assert_eq!(payloads.get(&output, u64::MAX).await.unwrap(), input);
+
+    let storage = wess_worker::registry::Storage::new(rig.caller.client.clone(), Default::default());
+    let sweep = wess_worker::queue::payload_sweep::PayloadSweep {
+        records: wess_worker::queue::records::Records::new(storage.clone()),
+        storage,
+        subjects: Default::default(),
+        results_age: std::time::Duration::from_secs(24 * 3600),
+    };
+    let now = time::OffsetDateTime::now_utc();
+    let later = now + std::time::Duration::from_secs(26 * 3600);
+    assert_eq!(sweep.sweep(now).await.unwrap(), 0);
+    assert_eq!(sweep.sweep(later).await.unwrap(), 0, "its record is there");
+    assets.results.stream.purge().await.unwrap();
+    assert_eq!(sweep.sweep(later).await.unwrap(), 2, "its input and its output");
+    assert!(payloads.get(&output, u64::MAX).await.is_err());
+}

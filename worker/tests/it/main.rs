@@ -25,6 +25,7 @@ mod registry_faults;
 mod registry_loads;
 mod registry_store;
 mod rig;
+mod rolling;
 mod secured;
 mod spill;
 mod spill_taken;
