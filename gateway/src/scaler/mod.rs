@@ -33,6 +33,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long it may take to say so, and to acknowledge what it was sent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a stop waits for clients to say goodbye. Answers are made at once: whoever takes longer does not listen.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// The option of a gateway that tells KEDA.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ScalerOptions {
@@ -107,7 +110,8 @@ async fn converse(stream: TcpStream, room: OwnedSemaphorePermit, methods: Method
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            cut.run_until_cancelled(connection).await.unwrap_or(Ok(()))
+            let farewell = tokio::time::timeout(FAREWELL, cut.run_until_cancelled(connection));
+            farewell.await.ok().flatten().unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {
