@@ -30,10 +30,11 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_STREAMS: u32 = 64;
 /// How often a silent client is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// How long a client may take to close once this gateway stops: one that does not answer holds nobody up.
-const FAREWELL: Duration = Duration::from_secs(2);
 /// How long it may take to say so, and to acknowledge what it was sent.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a stop waits for clients to say goodbye. Answers are made at once: whoever takes longer does not listen.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The option of a gateway that tells KEDA.
 #[derive(Debug, Clone, clap::Args)]
@@ -109,8 +110,8 @@ async fn converse(stream: TcpStream, room: OwnedSemaphorePermit, methods: Method
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            let leaving = cut.run_until_cancelled(connection);
-            tokio::time::timeout(FAREWELL, leaving).await.ok().flatten().unwrap_or(Ok(()))
+            let farewell = tokio::time::timeout(FAREWELL, cut.run_until_cancelled(connection));
+            farewell.await.ok().flatten().unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {

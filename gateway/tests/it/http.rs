@@ -94,14 +94,6 @@ pub async fn get(address: SocketAddr, path: &str) -> Answer {
     send(address, "GET", path, &[], "").await
 }
 
-/// As HTTP/1.0, whose answers come in one piece.
-pub async fn get_whole(address: SocketAddr, path: &str) -> Answer {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let head = format!("GET {path} HTTP/1.0\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    read_to_end(&mut stream).await
-}
-
 pub async fn post(address: SocketAddr, path: &str, body: impl AsRef<[u8]>) -> Answer {
     send(address, "POST", path, &[], body).await
 }

@@ -134,6 +134,7 @@ async fn a_job_whose_outcome_was_stored_before_its_worker_died_is_not_run_again(
         .await
         .unwrap();
     let mut done = caller.client.subscribe("wess.done.once").await.unwrap();
+    caller.client.flush().await.unwrap();
     let worker = Worker::start(&nats, &[]);
     all_settled(&caller).await;
     let told: JobRecord = crate::rig::parse(&done.next().await.unwrap());
