@@ -468,16 +468,8 @@ mod tests {
             (r#""time_zone":"Europe/Paris""#, "time_zone"),
             (r#""cron":"""#, "cron"),
             (r#""cron":"@at 2030-01-01T00:00:00Z""#, "cron"),
-            (
-                r#""cron":"@hourly
-Nats-Rollup: all""#,
-                "cron",
-            ),
-            (
-                r#""cron":"@hourly","time_zone":"a
-b""#,
-                "cron",
-            ),
+            (r#""cron":"@hourly\r\nNats-Rollup: all""#, "cron"),
+            (r#""cron":"@hourly","time_zone":"a\nb""#, "cron"),
             (
                 r#""cron":"@hourly","job_id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa""#,
                 "id of a job with cron",

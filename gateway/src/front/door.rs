@@ -100,7 +100,19 @@ impl Door {
         ] {
             requests.push(self.client.queue_subscribe(subject, QUEUE_GROUP.into()).await?);
         }
+        self.until_known().await?;
         Ok(requests)
+    }
+
+    /// Waits until the server knows what was subscribed to: it has then sent back what came after.
+    async fn until_known(&self) -> Result<(), SubscribeError> {
+        let inbox = self.client.new_inbox();
+        let mut echo = self.client.subscribe(inbox.clone()).await?;
+        if self.client.publish(inbox, "".into()).await.is_ok() {
+            // A server that is away is told when it is back, as all subscriptions are.
+            let _ = tokio::time::timeout(BEAT_EXPIRY, echo.next()).await;
+        }
+        Ok(())
     }
 
     /// Takes what was delivered before the server knew. A connection that is away delivers nothing.
