@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
+use wess_schemas::invocation::{Input, take_input};
 use wess_schemas::job::JobRequest;
 use wess_schemas::limits::{LimitPolicy, MAX_INPUT_BYTES};
 use wess_schemas::payload::PayloadRef;
+use wess_schemas::store::StoreSource;
 use wess_schemas::subject::Subjects;
 use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId};
 
@@ -72,7 +74,8 @@ impl Admit {
             Some(store) => self.store.check(store).await?,
             None => None,
         };
-        let copied = self.copy(job_id, &mut request, upload).await?;
+        let mut copied = self.copy(job_id, &mut request, upload).await?;
+        copied.extend(self.slim(job_id, &mut request).await?);
         Ok(Admitted { request, copied })
     }
 
@@ -120,6 +123,44 @@ impl Admit {
             copied.push(copy);
         }
         Ok(copied)
+    }
+
+    /// An input or a module that would not leave room in a message is stored beside the job: who asks inside this process
+    /// may send more than NATS takes.
+    async fn slim(&self, job_id: &JobId, request: &mut JobRequest) -> Result<Option<PayloadRef>, ErrorBody> {
+        let size = serde_json::to_vec(request).map_or(0, |body| body.len());
+        if size <= self.storage.client().max_payload() / 2 {
+            return Ok(None);
+        }
+        let bytes = match (&mut request.invoke, &mut request.chain, &mut request.store) {
+            (Some(call), ..) => call.check_and_take_input().map_err(invoke::misfit)?,
+            (_, Some(chain), _) => take_input(
+                chain.input.take(),
+                chain.input_base64.take(),
+                chain.input_ref.take(),
+            )
+            .map_err(invoke::misfit)?,
+            (.., Some(store)) => match store.source().map_err(bad_request)? {
+                StoreSource::Bytes(bytes) => Input::Bytes(bytes),
+                StoreSource::Upload { .. } => Input::Absent,
+            },
+            _ => Input::Absent,
+        };
+        let stored = match bytes {
+            Input::Bytes(bytes) => self.storage.put_payload(Some(job_id), &bytes).await?,
+            Input::Stored(stored) => stored,
+            Input::Absent => return Ok(None),
+        };
+        match (&mut request.invoke, &mut request.chain, &mut request.store) {
+            (Some(call), ..) => call.input_ref = Some(stored.clone()),
+            (_, Some(chain), _) => chain.input_ref = Some(stored.clone()),
+            (.., Some(store)) => {
+                store.wasm_base64 = None;
+                (store.digest, store.object) = (Some(stored.digest), Some(stored.object.clone()));
+            }
+            _ => {}
+        }
+        Ok(Some(stored))
     }
 
     async fn copy_one(

@@ -75,7 +75,7 @@ impl Storage {
     }
 
     /// Stores a payload that is too large for a message: a job's own, or a call's.
-    async fn put_payload(&self, job_id: Option<&JobId>, bytes: &[u8]) -> Result<PayloadRef, ErrorBody> {
+    pub async fn put_payload(&self, job_id: Option<&JobId>, bytes: &[u8]) -> Result<PayloadRef, ErrorBody> {
         let payloads = self.assets().await?.payloads();
         let stored = match job_id {
             Some(job_id) => payloads.put_for_job(job_id, bytes).await,

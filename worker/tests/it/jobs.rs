@@ -421,3 +421,19 @@ async fn large_inputs_and_outputs_outlast_the_hour_of_calls_and_go_when_nothing_
     assert_eq!(sweep.sweep(later).await.unwrap(), 2, "its input and its output");
     assert!(payloads.get(&output, u64::MAX).await.is_err());
 }
+
+#[tokio::test]
+async fn what_would_fill_a_message_is_stored_beside_the_job() {
+    let rig = Rig::start(&["cat"]).await;
+    let input = "x".repeat(700_000);
+    let record = rig
+        .caller
+        .job(json!({"invoke": {"module": "cat", "input": input}}))
+        .await;
+    assert_eq!(outcome(&record).output_ref.as_ref().unwrap().size, 700_000);
+    let chain = rig
+        .caller
+        .job(json!({"chain": {"steps": ["cat"], "input": input}}))
+        .await;
+    assert_eq!(chain.state, JobState::Succeeded);
+}
