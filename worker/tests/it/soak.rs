@@ -116,7 +116,7 @@ fn strike(random: &mut Random, nats: &mut NatsServer, workers: &mut [Worker]) ->
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_goes_wrong_every_job_that_was_accepted_comes_to_the_one_end_it_must() {
-    let (seed, seconds) = (number("WESS_SEED", 20_261_121), number("WESS_FAULTS_S", 60));
+    let (seed, seconds) = (number("WESS_SEED", 20_261_121), number("WESS_FAULTS_S", 20));
     let mut random = Random(seed.max(1));
     let mut nats = NatsServer::start();
     let mut workers: Vec<_> = (0..3).map(|_| Worker::start(&nats, &FLAGS)).collect();
