@@ -1,5 +1,7 @@
 //! Durable jobs in their JSON forms: what is submitted, and the record of what became of it.
 
+mod dead;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,7 @@ use crate::outcome::Outcome;
 use crate::reference::Reference;
 use crate::store::StoreRequest;
 use crate::timestamp::Timestamp;
+pub use dead::{DeadLetter, DeadList, DeadListRequest, DeadPurgeRequest, DeadPurged, DeadReason};
 
 /// Most attempts that a job may ask for.
 pub const MAX_ATTEMPTS: u32 = 10;
@@ -327,104 +330,6 @@ pub struct JobList {
     /// What to ask as `after` for the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<JobId>,
-}
-
-/// Why a job was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DeadReason {
-    /// Its guest failed as often as its retry policy allows.
-    AttemptsExhausted,
-    /// It was handed to workers too often without coming to an end: it may crash them.
-    TooManyDeliveries,
-    /// Nobody can read it.
-    Unreadable,
-}
-
-impl DeadReason {
-    /// Its name on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AttemptsExhausted => "attempts_exhausted",
-            Self::TooManyDeliveries => "too_many_deliveries",
-            Self::Unreadable => "unreadable",
-        }
-    }
-}
-
-impl std::str::FromStr for DeadReason {
-    type Err = crate::id::InvalidName;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::AttemptsExhausted, Self::TooManyDeliveries, Self::Unreadable]
-            .into_iter()
-            .find(|reason| reason.as_str() == text)
-            .ok_or_else(|| Self::Err::new("reason", "one of the contract's", text))
-    }
-}
-
-/// A job that was given up: the reply to `wess.dead.get.<job id>`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct DeadLetter {
-    /// The job's id.
-    pub job_id: JobId,
-    /// Why.
-    pub reason: DeadReason,
-    /// How often its guest ended.
-    pub attempts: u32,
-    /// How often NATS handed it over.
-    pub deliveries: u32,
-    /// When it was given up.
-    pub died: Timestamp,
-    /// When it was submitted, when that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub submitted: Option<Timestamp>,
-    /// How the last attempt ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<Failure>,
-    /// What was submitted; absent when nobody can read it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request: Option<JobRequest>,
-}
-
-/// The body of `wess.dead.list`; may be empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DeadListRequest {
-    /// Only letters after this one: `next` of the page before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<JobId>,
-    /// How many at most; 1 to 100, 100 unless told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
-}
-
-/// The reply to `wess.dead.list`, in the order of ids.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct DeadList {
-    /// The page.
-    pub letters: Vec<DeadLetter>,
-    /// What to ask as `after` for the next page; absent on the last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<JobId>,
-}
-
-/// The body of `wess.dead.purge`: one letter, or every one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DeadPurgeRequest {
-    /// Which one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job_id: Option<JobId>,
-    /// Every one; must be said.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub all: bool,
-}
-
-/// The reply to `wess.dead.purge`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct DeadPurged {
-    /// How many letters are gone.
-    pub purged: u64,
 }
 
 #[cfg(test)]
