@@ -17,3 +17,16 @@ Feature: State that outlives a call
     And I call "mine" with nothing over NATS
     And I call "yours" with nothing over NATS
     Then the answer is "1"
+
+  Scenario Outline: A call with a key is made once, however often it is sent over <door>
+    Given the guest "counter" is stored as "<name>"
+    When I call "<name>" over <door> with the header <header>: visit-1-<name>
+    And I call "<name>" over <door> with the header <header>: visit-1-<name>
+    Then the answer is "1"
+    When I call "<name>" over <door> with the header <header>: visit-2-<name>
+    Then the answer is "2"
+
+    Examples:
+      | door | name      | header          |
+      | NATS | once-nats | Nats-Msg-Id     |
+      | HTTP | once-http | Idempotency-Key |

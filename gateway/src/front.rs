@@ -3,7 +3,6 @@
 //! Answers nothing itself but refusals. Invariant: what NATS handed over here is queued or refused, also while it leaves.
 
 mod door;
-mod overdue;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,11 +21,11 @@ use wess_service::nats::{ConnectFailed, NatsConfig};
 use wess_service::queue::QueueError;
 use wess_service::queue::assets::ensure_queue;
 use wess_service::queue::calls::{self, QueuedCall};
+use wess_service::queue::overdue::Overdue;
 use wess_service::reply::error_reply;
 
 use crate::fleet::{Fleet, FleetState};
 use crate::front::door::Door;
-use crate::front::overdue::Overdue;
 use crate::metrics::Metrics;
 
 /// Requests on their way into the queue at once, each up to [`UNIT_BYTES`]; a larger one counts as several. Together they
@@ -106,6 +105,19 @@ impl Desk {
             let _ = self.client.flush().await;
         };
         self.lifecycle.cut.run_until_cancelled(all).await;
+    }
+
+    /// Tells whoever waited for a call that no worker was given in time, until shutdown.
+    async fn answer_overdue(self: Arc<Self>) {
+        let shutdown = self.lifecycle.shutdown.clone();
+        let answering = async {
+            loop {
+                for reply in self.overdue.take_out(&self.jetstream, &self.subjects).await {
+                    self.ended(Some(reply), Err(calls::overdue())).await;
+                }
+            }
+        };
+        shutdown.run_until_cancelled(answering).await;
     }
 
     /// One whose reply would forge something is not even looked at.

@@ -7,6 +7,7 @@ use wess_schemas::limits::Limits;
 use wess_schemas::outcome::{ModuleRun, RunStats};
 use wess_schemas::payload::PayloadRef;
 use wess_schemas::{ErrorBody, JobId, Reference};
+use wess_service::bus::Reply;
 use wess_service::trace_context::TraceParent;
 
 use crate::guest::Answer;
@@ -18,6 +19,8 @@ use crate::registry::Resolved;
 pub struct Call {
     /// Ours, or the caller's idempotency key.
     pub job_id: JobId,
+    /// Whether that is a key, by which the call's ending is known again.
+    pub is_keyed: bool,
     /// Which module.
     pub reference: Reference,
     /// What it gets.
@@ -77,3 +80,15 @@ impl Finished {
 
 /// How a call ended.
 pub type CallResult = Result<Finished, ErrorBody>;
+
+/// What whoever took a call from the queue sends to its caller.
+#[derive(Debug)]
+pub enum QueuedAnswer {
+    /// A guest's answer, which may be too large for a message.
+    Finished(Finished),
+    /// A reply that is ready.
+    Reply(Reply),
+}
+
+/// How a call from the queue ended.
+pub type QueuedResult = Result<QueuedAnswer, ErrorBody>;

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::connection::State;
 use async_nats::{Client, Message, Subject, Subscriber};
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
@@ -45,8 +44,6 @@ const MAX_WAITS: usize = 4096;
 const MAX_LISTS: (usize, usize) = (2, 64);
 /// How long the last replies may take once grace was cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How often to look whether the connection is still there.
-const LOOK: Duration = Duration::from_millis(20);
 /// What headers and protocol add to a reply's body, at most.
 const OVERHEAD_BYTES: usize = 4096;
 
@@ -292,7 +289,9 @@ impl Server {
         }
         drop(messages);
         let rest = async {
-            self.take_delivered(subscriptions, take).await;
+            for message in leave(&self.client, subscriptions).await {
+                take(&self, message);
+            }
             self.tasks.close();
             self.tasks.wait().await;
             match tokio::time::timeout(LAST_WORDS, self.client.flush()).await {
@@ -308,23 +307,6 @@ impl Server {
         tokio::select! {
             () = rest => (),
             () = too_late => tracing::error!(requests = self.tasks.len(), "requests are left without an answer"),
-        }
-    }
-
-    /// Takes what was delivered before the subscriptions end. A connection that is away delivers nothing and ends nothing.
-    async fn take_delivered(&self, mut subscriptions: Vec<Subscriber>, take: impl Fn(&Self, Message)) {
-        let is_connected = || self.client.connection_state() == State::Connected;
-        if is_connected() {
-            leave(&mut subscriptions).await;
-        }
-        let mut messages = select_all(subscriptions);
-        loop {
-            match tokio::time::timeout(LOOK, messages.next()).await {
-                Ok(Some(message)) => take(self, message),
-                Ok(None) => return,
-                Err(_) if !is_connected() => return,
-                Err(_) => {}
-            }
         }
     }
 

@@ -18,6 +18,7 @@ use crate::endpoints::jobs::JobsEndpoint;
 use crate::endpoints::store::StoreEndpoint;
 use crate::queue::dead::Letters;
 use crate::queue::fetch::Pool;
+use crate::queue::known::KnownJobs;
 use crate::queue::payload_sweep::PayloadSweep;
 use crate::queue::records::Records;
 use crate::queue::run::Runner;
@@ -127,9 +128,7 @@ impl Durable {
                 storage: storage.clone(),
                 copies: Arc::new(Semaphore::new(MAX_COPIES)),
             },
-            records: records.clone(),
-            storage: storage.clone(),
-            subjects: self.subjects.clone(),
+            known: KnownJobs::new(storage.clone(), self.subjects.clone()),
         };
         let dead = DeadEndpoint {
             letters,

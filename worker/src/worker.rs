@@ -10,6 +10,7 @@ use wess_schemas::WorkerId;
 use wess_schemas::subject::Subjects;
 use wess_service::lifecycle::{Failure, Lifecycle};
 use wess_service::nats::Connection;
+use wess_service::queue::overdue::Overdue;
 use wess_service::upkeep;
 
 use crate::config::Config;
@@ -26,6 +27,8 @@ use crate::files;
 use crate::fleet::{CountSlots, Fleet, SlotCounts};
 use crate::guest::{Compiler, MemoryBudget, Ticker};
 use crate::metrics;
+use crate::queue::keyed::KeyedCalls;
+use crate::queue::known::KnownJobs;
 use crate::queue::shares::shares;
 use crate::queue::spill::{CallQueue, CallQueueParts};
 use crate::registry::Registry;
@@ -60,11 +63,16 @@ impl Worker {
             .map_err(Failure::unavailable)?;
         let common = Common::new(&id, &config, registry.clone(), fleet.clone())?;
         let (budget, under_way) = (Arc::clone(&common.budget), common.inside.clone());
+        let overdue = common.overdue.clone();
         let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
         let tallies = Tallies(executors.tallies());
         let chains = Chains {
             executors: executors.clone(),
             storage: registry.storage().clone(),
+            keyed: KeyedCalls {
+                jobs: KnownJobs::new(registry.storage().clone(), subjects.clone()),
+                worker: id.clone(),
+            },
             worker: id.clone(),
             under_way: under_way.clone(),
             room: Arc::new(Semaphore::new(MAX_CHAINS_KIB)),
@@ -112,6 +120,7 @@ impl Worker {
             permits: shares.calls,
             clock: config.clock,
             inside: under_way.clone(),
+            overdue,
         });
         let metrics_of_worker = metrics.sub_registry_with_prefix("wess_worker");
         registry.stats().register(metrics_of_worker);
@@ -171,6 +180,7 @@ impl Common {
             inside: TaskTracker::new(),
             fleet,
             clock: config.clock,
+            overdue: Overdue::default(),
             room: watch::Sender::default(),
         })
     }

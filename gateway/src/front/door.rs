@@ -1,14 +1,10 @@
 //! The subscriptions in the workers' place: opened when no worker beats, closed when one does.
 //!
-//! Invariant: no request is lost by closing. async-nats forgets a draining subscription as soon as its connection wakes
-//! after the UNSUB was sent, not when the server has confirmed it: what the server had sent before it knew would be
-//! thrown away. So this has a connection on a runtime of its own, which stands still until all of that is in the socket.
+//! Invariant: no request is lost by closing. On a runtime and a connection of their own, so that no reply waits behind
+//! requests.
 
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
-use async_nats::connection::State;
 use async_nats::{Client, SubscribeError, Subscriber};
 use futures_util::future::FutureExt;
 use futures_util::stream::{StreamExt, select_all};
@@ -17,15 +13,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use wess_schemas::beat::BEAT_EXPIRY;
 use wess_schemas::subject::{Endpoint, QUEUE_GROUP};
-use wess_service::nats::{ConnectFailed, NatsConfig};
+use wess_service::nats::{ConnectFailed, NatsConfig, leave};
 
 use super::Desk;
 use crate::fleet::FleetState;
-
-/// How long to stand still: more than NATS takes to hear that we leave, and for what it sent before to arrive.
-const STANDSTILL: Duration = Duration::from_millis(250);
-/// How often to look whether the connection is still there, while what it delivered is taken.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// One gateway's way in for requests.
 pub struct Door {
@@ -79,9 +70,7 @@ impl Door {
             let _joined = desk.metrics.front();
             tracing::info!("no worker beats: requests are queued");
             runtime.block_on(desk.take_requests(&mut requests, &mut fleet, until));
-            runtime.block_on(unsubscribe(&mut requests));
-            std::thread::sleep(STANDSTILL);
-            runtime.block_on(self.take_rest(requests));
+            runtime.block_on(self.leave(requests));
             tracing::info!("requests are left to workers");
         }
     }
@@ -115,16 +104,9 @@ impl Door {
         Ok(())
     }
 
-    /// Takes what was delivered before the server knew. A connection that is away delivers nothing.
-    async fn take_rest(&self, requests: Vec<Subscriber>) {
-        let mut messages = select_all(requests);
-        loop {
-            match tokio::time::timeout(LOOK, messages.next()).await {
-                Ok(Some(message)) => self.desk.take(message).await,
-                Ok(None) => break,
-                Err(_) if self.client.connection_state() != State::Connected => break,
-                Err(_) => (),
-            }
+    async fn leave(&self, requests: Vec<Subscriber>) {
+        for message in leave(&self.client, requests).await {
+            self.desk.take(message).await;
         }
         // Whoever found nobody before this was about us, not about the workers that come now.
         let _ = self.desk.nobody.notified().now_or_never();
@@ -178,23 +160,4 @@ fn runtime() -> Option<Runtime> {
     runtime
         .inspect_err(|error| tracing::error!(%error, "no runtime for requests in the workers' place"))
         .ok()
-}
-
-/// Sends every UNSUB in one turn of the connection, and lets it have no other.
-async fn unsubscribe(requests: &mut [Subscriber]) {
-    for subscription in requests {
-        // One that cannot be drained has ended already.
-        let _ = subscription.drain().await;
-    }
-    let mut had_turn = false;
-    std::future::poll_fn(|context| {
-        if had_turn {
-            return Poll::Ready(());
-        }
-        had_turn = true;
-        // Not by the scheduler's own yield: that would look at the socket first, and wake the connection again.
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -18,6 +18,8 @@ pub enum DeadReason {
     TooManyDeliveries,
     /// Nobody can read it.
     Unreadable,
+    /// Its id was used as the key of another request, and the outcome under it is that one's.
+    KeyTaken,
 }
 
 impl DeadReason {
@@ -27,6 +29,7 @@ impl DeadReason {
             Self::AttemptsExhausted => "attempts_exhausted",
             Self::TooManyDeliveries => "too_many_deliveries",
             Self::Unreadable => "unreadable",
+            Self::KeyTaken => "key_taken",
         }
     }
 }
@@ -34,10 +37,15 @@ impl DeadReason {
 impl std::str::FromStr for DeadReason {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::AttemptsExhausted, Self::TooManyDeliveries, Self::Unreadable]
-            .into_iter()
-            .find(|reason| reason.as_str() == text)
-            .ok_or_else(|| Self::Err::new("reason", "one of the contract's", text))
+        [
+            Self::AttemptsExhausted,
+            Self::TooManyDeliveries,
+            Self::Unreadable,
+            Self::KeyTaken,
+        ]
+        .into_iter()
+        .find(|reason| reason.as_str() == text)
+        .ok_or_else(|| Self::Err::new("reason", "one of the contract's", text))
     }
 }
 

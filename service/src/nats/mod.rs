@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use wess_schemas::subject::Subjects;
 
 pub use credentials::{Credentials, CredentialsError};
-pub use leave::{STANDSTILL, leave};
+pub use leave::leave;
 pub use options::{DEFAULT_URL, NatsOptions, Secret, TlsFiles};
 pub use watch::{ConnectionState, ConnectionWatch};
 

@@ -130,6 +130,14 @@ pub fn refusal(error: &QueueError) -> ErrorBody {
     }
 }
 
+/// What a caller is told whose call no worker was given in time.
+pub fn overdue() -> ErrorBody {
+    ErrorBody::new(
+        ErrorCode::Expired,
+        "no worker had room for the call before its wait ended",
+    )
+}
+
 /// How long a request says that it may wait for a worker. What it says wrong is for a worker to refuse.
 pub fn wait(endpoint: &Endpoint, headers: &HeaderMap, payload: &[u8]) -> Duration {
     #[derive(Default, Deserialize)]

@@ -5,6 +5,7 @@
 
 pub mod assets;
 pub mod calls;
+pub mod overdue;
 pub mod timers;
 
 use async_nats::HeaderMap;

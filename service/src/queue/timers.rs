@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio_util::sync::CancellationToken;
-use wess_schemas::header::TRACEPARENT;
+use wess_schemas::header::{REQUEST_DIGEST, TRACEPARENT};
 use wess_schemas::subject::{Queue, Subjects, TIMERS_STREAM};
 use wess_schemas::{JobId, Tenant};
 
@@ -171,8 +171,10 @@ fn job_of(subjects: &Subjects, fired: &Message, sequence: u64) -> Option<(JobId,
         format!("{id}-{sequence}").parse().ok()?
     };
     let mut headers = HeaderMap::new();
-    if let Some(trace) = said.get(TRACEPARENT) {
-        headers.insert(TRACEPARENT, trace.clone());
+    for kept in [TRACEPARENT, REQUEST_DIGEST] {
+        if let Some(value) = said.get(kept) {
+            headers.insert(kept, value.clone());
+        }
     }
     Some((job_id, headers))
 }

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use wess_schemas::chain::{ChainOutcome, ChainRequest, ChainStep};
 use wess_schemas::header::CallHeaders;
 use wess_schemas::invocation::{Input, check_wait, take_input};
+use wess_schemas::job::JobOutcome;
 use wess_schemas::limits::MAX_CHAIN_STEPS;
 use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, Limits, Outcome, WorkerId};
 use wess_service::trace_context::TraceParent;
@@ -18,6 +19,7 @@ use super::invoke::{self, Form, Output};
 use crate::call::{Call, Finished};
 use crate::executor::{Arrival, Executors};
 use crate::guest::abi::typed;
+use crate::queue::keyed::{CallKey, KeyedCalls};
 use crate::registry::Storage;
 
 /// What chains need.
@@ -27,6 +29,8 @@ pub struct Chains {
     pub executors: Executors,
     /// Where outputs go that are too large for a message.
     pub storage: Storage,
+    /// The endings of those that come with a key.
+    pub keyed: KeyedCalls,
     /// This worker.
     pub worker: WorkerId,
     /// Held while a chain runs.
@@ -60,19 +64,54 @@ impl Chains {
         let asked =
             CallHeaders::read(|name| headers.get(name).map(|value| value.as_str())).map_err(invalid)?;
         check_headers(&asked)?;
-        let job_id = asked.job_id.unwrap_or_else(JobId::generate);
-        let _under_way = self.under_way.token();
+        let trace = TraceParent::of(headers);
+        if let Some(job_id) = asked.job_id {
+            return self.answer_keyed(job_id, payload, trace, inline_bytes).await;
+        }
+        let (job_id, _under_way) = (JobId::generate(), self.under_way.token());
         let run = Run {
             job_id: &job_id,
-            trace: TraceParent::of(headers),
+            trace,
             inline_bytes,
             owner: None,
         };
-        let answered = match serde_json::from_slice(payload) {
+        let answered = match read(payload) {
             Ok(request) => self.run(request, run).await,
-            Err(error) => Err(invalid(error)),
+            Err(error) => Err(error),
         };
         answered.map_err(|error| error.for_job(job_id))
+    }
+
+    /// A chain with a key has one ending, however often it is sent.
+    async fn answer_keyed(
+        &self,
+        job_id: JobId,
+        payload: &[u8],
+        trace: Option<TraceParent>,
+        inline_bytes: usize,
+    ) -> Result<ChainOutcome, ErrorBody> {
+        let key = CallKey::of_chain(job_id.clone(), payload);
+        let ending = match self.keyed.known(&key).await? {
+            Some(known) => known,
+            None => {
+                let ran = self.run_job(read(payload)?, &job_id, trace, inline_bytes).await;
+                let ran = ran.map(JobOutcome::Chain);
+                self.keyed
+                    .end(&key, ran)
+                    .await
+                    .map_err(|error| error.for_job(job_id.clone()))?
+            }
+        };
+        match (ending.outcome, ending.error) {
+            (Some(JobOutcome::Chain(outcome)), _) => Ok(outcome),
+            (_, Some(error)) => Err(ErrorBody {
+                error,
+                job_id: Some(job_id),
+            }),
+            _ => {
+                Err(ErrorBody::new(ErrorCode::Conflict, "the key stands for another request").for_job(job_id))
+            }
+        }
     }
 
     /// Runs a job's chain. What is too large for its record is stored with the job.
@@ -172,6 +211,10 @@ fn hold(room: &Semaphore, bytes: usize) -> Result<SemaphorePermit<'_>, ErrorBody
             "the chains on this worker hold as much as they may",
         )
     })
+}
+
+fn read(payload: &[u8]) -> Result<ChainRequest, ErrorBody> {
+    serde_json::from_slice(payload).map_err(invalid)
 }
 
 /// What a header would say of one call stands in the steps of a chain.

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use wess_schemas::header::{self, CallHeaders};
 use wess_schemas::invocation::{Input, InvalidInvocation, check_wait, take_input};
 use wess_schemas::limits::{DEFAULT_WAIT_MS, Limits};
-use wess_schemas::outcome::Outcome;
+use wess_schemas::outcome::{Outcome, RunStats};
 use wess_schemas::payload::PayloadRef;
 use wess_schemas::subject::Endpoint;
-use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, WorkerId};
+use wess_schemas::{Digest, ErrorBody, ErrorCode, Invocation, JobId, WorkerId};
 use wess_service::bus::Reply;
 use wess_service::trace_context::TraceParent;
 
@@ -68,6 +68,7 @@ pub fn parse(
             };
             check_size(input.input.as_ref())?;
             let call = Call {
+                is_keyed: headers.job_id.is_some(),
                 job_id: headers.job_id.unwrap_or_else(JobId::generate),
                 reference,
                 input,
@@ -98,6 +99,7 @@ pub fn parse(
                 None => call.wait,
             };
             call.trace = trace;
+            call.is_keyed = headers.job_id.is_some();
             call.job_id = headers.job_id.unwrap_or(call.job_id);
             call.limits = merged(call.limits, headers.limits)?;
             Ok(call)
@@ -128,6 +130,7 @@ pub fn from_invocation(mut invocation: Invocation, arrived: Instant) -> Result<C
     };
     Ok(Call {
         job_id: JobId::generate(),
+        is_keyed: false,
         reference: invocation.module,
         input: CallInput {
             function: invocation.function,
@@ -221,21 +224,58 @@ pub fn outcome(finished: Finished, output: Output, worker: &WorkerId) -> Outcome
 pub fn reply(form: Form, finished: Finished, output: Output, worker: &WorkerId) -> Reply {
     match form {
         Form::Json => json_reply(&outcome(finished, output, worker)),
-        Form::Raw | Form::Bare => raw_reply(form, &finished, output),
+        Form::Raw | Form::Bare => {
+            let facts = Facts {
+                job_id: &finished.job_id,
+                digest: finished.module.digest,
+                stats: &finished.stats,
+                exit_code: finished.answer.exit_code,
+                results: finished.answer.results.as_deref(),
+            };
+            raw_reply(form, &facts, output)
+        }
     }
 }
 
-fn raw_reply(form: Form, finished: &Finished, output: Output) -> Reply {
+/// The reply to a call whose outcome was written down.
+pub fn reply_of_outcome(form: Form, mut outcome: Outcome) -> Reply {
+    if form == Form::Json {
+        return json_reply(&outcome);
+    }
+    let output = match outcome.output_ref.take() {
+        Some(stored) => Output::Stored(stored),
+        None => Output::Inline(outcome.output_bytes()),
+    };
+    let facts = Facts {
+        job_id: &outcome.job_id,
+        digest: outcome.module.digest,
+        stats: &outcome.stats,
+        exit_code: outcome.exit_code,
+        results: outcome.results.as_deref(),
+    };
+    raw_reply(form, &facts, output)
+}
+
+/// What a raw reply says besides its bytes.
+struct Facts<'a> {
+    job_id: &'a JobId,
+    digest: Digest,
+    stats: &'a RunStats,
+    exit_code: Option<i32>,
+    results: Option<&'a [serde_json::Value]>,
+}
+
+fn raw_reply(form: Form, facts: &Facts<'_>, output: Output) -> Reply {
     let mut headers = HeaderMap::new();
     if form == Form::Raw {
-        write_facts(finished, &mut headers);
+        write_facts(facts, &mut headers);
     }
-    if let Some(exit_code) = finished.answer.exit_code
+    if let Some(exit_code) = facts.exit_code
         && (exit_code != 0 || form == Form::Raw)
     {
         headers.insert(HeaderName::from_static(header::EXIT_CODE), exit_code.to_string());
     }
-    let payload = match (output, &finished.answer.results) {
+    let payload = match (output, facts.results) {
         (Output::Stored(reference), _) => {
             // A reference always serializes: it holds nothing but text and a number.
             headers.insert(
@@ -251,18 +291,18 @@ fn raw_reply(form: Form, finished: &Finished, output: Output) -> Reply {
 }
 
 /// What a caller may want to know of a run besides its answer.
-fn write_facts(finished: &Finished, headers: &mut HeaderMap) {
-    let stats = &finished.stats;
+fn write_facts(facts: &Facts<'_>, headers: &mut HeaderMap) {
+    let stats = facts.stats;
     let mut fact = |name, value: String| headers.insert(HeaderName::from_static(name), value);
-    fact(header::JOB_ID, finished.job_id.as_str().into());
-    fact(header::MODULE_DIGEST, finished.module.digest.to_string());
+    fact(header::JOB_ID, facts.job_id.as_str().into());
+    fact(header::MODULE_DIGEST, facts.digest.to_string());
     fact(header::QUEUE_US, stats.queue_us.to_string());
     fact(header::RUN_US, stats.run_us.to_string());
     fact(header::COLD, stats.cold.to_string());
     if let Some(fuel) = stats.fuel {
         fact(header::FUEL_USED, fuel.to_string());
     }
-    if finished.answer.results.is_some() {
+    if facts.results.is_some() {
         fact(header::CONTENT_TYPE, "application/json".into());
     }
 }

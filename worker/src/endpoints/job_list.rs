@@ -74,7 +74,7 @@ pub async fn jobs(endpoint: &JobsEndpoint, payload: &[u8]) -> Result<JobList, Er
     let request: JobListRequest = parse_or_default("a list request", payload)?;
     let limit = page(request.limit)?;
     let mut ids = Ids::new(request.after.clone());
-    let (storage, subjects) = (&endpoint.storage, &endpoint.subjects);
+    let (storage, subjects) = (&endpoint.known.storage, &endpoint.known.subjects);
     let assets = storage.assets().await?;
     let results = &assets.results;
     let empty: JobId = "0".parse()?;
@@ -107,7 +107,7 @@ pub async fn jobs(endpoint: &JobsEndpoint, payload: &[u8]) -> Result<JobList, Er
     let scanned = ids.lowest.len();
     let last = ids.lowest.last().cloned();
     let mut records = stream::iter(ids.lowest)
-        .map(|id| async move { endpoint.find(&id).await })
+        .map(|id| async move { endpoint.known.find(&id).await })
         .buffered(READS);
     let (mut jobs, mut seen) = (Vec::new(), 0);
     while let Some(found) = records.try_next().await? {

@@ -5,27 +5,25 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use wess_schemas::header::{CallHeaders, REQUEST_DIGEST};
+use wess_schemas::header::CallHeaders;
 use wess_schemas::job::{
     DEFAULT_JOB_WAIT_MS, JobRecord, JobRequest, JobState, JobWaitRequest, MAX_CRON_ID_BYTES, MAX_JOB_WAIT_MS,
 };
-use wess_schemas::subject::{JOBS_STREAM, Queue, Subjects, TIMERS_STREAM};
+use wess_schemas::subject::{JOBS_STREAM, Queue, TIMERS_STREAM};
 use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode, JobId, Tenant};
-use wess_service::queue::timers::{Schedule, schedule};
+use wess_service::queue::timers::schedule;
 use wess_service::queue::{QueueError, publish};
 use wess_service::trace_context::TraceParent;
 
 use super::admit::Admit;
 use crate::queue::bad_request;
 use crate::queue::dead::is_gone;
-use crate::queue::records::{RecordError, Records};
+use crate::queue::known::{KnownJobs, Waiting, pending, when};
+use crate::queue::records::RecordError;
 use crate::queue::stored::{QueuedJob, digest_of};
-use crate::registry::Storage;
 
 /// How often a race with the same key is looked at anew.
 const MAX_RACES: usize = 8;
@@ -36,20 +34,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub struct JobsEndpoint {
     /// What may become a job.
     pub admit: Admit,
-    /// Jobs' records.
-    pub records: Records,
-    /// The way to JetStream.
-    pub storage: Storage,
-    /// Whose subjects they are.
-    pub subjects: Subjects,
-}
-
-/// Where a job waits.
-enum Waiting {
-    /// For a worker.
-    Queued(QueuedJob, u64),
-    /// For its time.
-    Scheduled(QueuedJob, u64),
+    /// Where jobs are found again.
+    pub known: KnownJobs,
 }
 
 impl JobsEndpoint {
@@ -65,7 +51,7 @@ impl JobsEndpoint {
         let kind = request.check().map_err(bad_request)?;
         let job_id = request.job_id.clone().unwrap_or_else(JobId::generate);
         let digest = digest_of(&request);
-        if let Some(known) = self.known(&request, &job_id).await? {
+        if let Some(known) = self.before(&request, &job_id).await? {
             return same(known, &digest);
         }
         let admitted = self
@@ -84,7 +70,7 @@ impl JobsEndpoint {
         let accepted = self.accept(&job).await;
         if !matches!(&accepted, Ok(Accepted::Now(_))) {
             for payload in &admitted.copied {
-                self.storage.discard(payload).await;
+                self.known.storage.discard(payload).await;
             }
         }
         match accepted.map_err(|error| error.for_job(job_id))? {
@@ -93,9 +79,9 @@ impl JobsEndpoint {
     }
 
     /// A job under a caller's key may be known already.
-    async fn known(&self, request: &JobRequest, job_id: &JobId) -> Result<Option<JobRecord>, ErrorBody> {
+    async fn before(&self, request: &JobRequest, job_id: &JobId) -> Result<Option<JobRecord>, ErrorBody> {
         match request.job_id {
-            Some(_) => self.find(job_id).await,
+            Some(_) => self.known.find(job_id).await,
             None => Ok(None),
         }
     }
@@ -108,7 +94,7 @@ impl JobsEndpoint {
                 Err(error) => return Err(refused(&error)),
             }
             // Whoever was first may have come to its end meanwhile: then its record is there.
-            if let Some(known) = self.find(&job.job_id).await? {
+            if let Some(known) = self.known.find(&job.job_id).await? {
                 return same(known, &job.digest).map(|record| Accepted::Before(Box::new(record)));
             }
         }
@@ -119,64 +105,34 @@ impl JobsEndpoint {
     }
 
     async fn put(&self, job: &QueuedJob) -> Result<(), QueueError> {
-        let jetstream = self.storage.jetstream();
+        let jetstream = self.known.storage.jetstream();
         let (headers, payload) = job.message();
         let stored = match when(&job.request) {
             None => {
-                let subject = self.subjects.queued(Queue::Jobs, &Tenant::default(), &job.job_id);
+                let subject = self
+                    .known
+                    .subjects
+                    .queued(Queue::Jobs, &Tenant::default(), &job.job_id);
                 publish(jetstream, subject, headers, payload).await
             }
-            Some(at) => schedule(jetstream, &self.subjects, &job.job_id, &at, headers, payload).await,
+            Some(at) => {
+                schedule(
+                    jetstream,
+                    &self.known.subjects,
+                    &job.job_id,
+                    &at,
+                    headers,
+                    payload,
+                )
+                .await
+            }
         };
         stored.map(drop)
     }
 
     /// `wess.jobs.get.<job id>`
     pub async fn get(&self, job_id: &JobId) -> Result<JobRecord, ErrorBody> {
-        self.find(job_id).await?.ok_or_else(|| not_found(job_id))
-    }
-
-    /// A job's record, or what its message says where there is none yet.
-    pub async fn find(&self, job_id: &JobId) -> Result<Option<JobRecord>, ErrorBody> {
-        if let Some(record) = self.records.read(job_id).await?.record {
-            return Ok(Some(record));
-        }
-        match self.waiting(job_id).await? {
-            Some(Waiting::Queued(job, _) | Waiting::Scheduled(job, _)) => Ok(Some(pending(job))),
-            // It may have been settled between the two questions.
-            None => Ok(self.records.read(job_id).await?.record),
-        }
-    }
-
-    async fn waiting(&self, job_id: &JobId) -> Result<Option<Waiting>, ErrorBody> {
-        if let Some(message) = self.message(JOBS_STREAM, Queue::Jobs, job_id).await? {
-            let sequence = message.sequence;
-            return Ok(read(job_id, message).map(|job| Waiting::Queued(job, sequence)));
-        }
-        let Some(message) = self.message(TIMERS_STREAM, Queue::At, job_id).await? else {
-            return Ok(None);
-        };
-        let sequence = message.sequence;
-        Ok(read(job_id, message).map(|job| Waiting::Scheduled(job, sequence)))
-    }
-
-    async fn message(
-        &self,
-        stream: &str,
-        queue: Queue,
-        job_id: &JobId,
-    ) -> Result<Option<StreamMessage>, ErrorBody> {
-        let subject = self.subjects.queued(queue, &Tenant::default(), job_id);
-        let stream = self.subjects.stream(stream);
-        let stream = self.storage.jetstream().get_stream_no_info(stream).await;
-        let stream = stream.map_err(|error| self.unavailable(&error))?;
-        match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => Ok(Some(message)),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            // A server that knows no schedules has no stream for them.
-            Err(_) if queue == Queue::At && self.storage.assets().await?.queue.timers.is_none() => Ok(None),
-            Err(error) => Err(self.unavailable(&error)),
-        }
+        self.known.find(job_id).await?.ok_or_else(|| not_found(job_id))
     }
 
     /// `wess.jobs.wait.<job id>`: the record, once the job has ended or the wait has.
@@ -188,12 +144,15 @@ impl JobsEndpoint {
                 "timeout_ms is {timeout_ms}, but must be at most {MAX_JOB_WAIT_MS}"
             )));
         }
-        let client = self.storage.client();
+        let client = self.known.storage.client();
         let mut done = client
-            .subscribe(self.subjects.done(job_id))
+            .subscribe(self.known.subjects.done(job_id))
             .await
-            .map_err(|error| self.unavailable(&error))?;
-        client.flush().await.map_err(|error| self.unavailable(&error))?;
+            .map_err(|error| self.known.unavailable(&error))?;
+        client
+            .flush()
+            .await
+            .map_err(|error| self.known.unavailable(&error))?;
         let deadline = tokio::time::Instant::now() + Duration::from_millis(timeout_ms);
         loop {
             let record = self.get(job_id).await?;
@@ -208,15 +167,15 @@ impl JobsEndpoint {
     /// `wess.jobs.cancel.<job id>`: the record, which says `cancelled` unless the job had ended before.
     pub async fn cancel(&self, job_id: &JobId) -> Result<JobRecord, ErrorBody> {
         for _ in 0..MAX_RACES {
-            let current = self.records.read(job_id).await?;
+            let current = self.known.records.read(job_id).await?;
             if let Some(ending) = current.ending() {
                 return Ok(ending.clone());
             }
-            let waiting = self.waiting(job_id).await?;
+            let waiting = self.known.waiting(job_id).await?;
             let known = match (&current.record, &waiting) {
                 (Some(record), _) => record.clone(),
                 (None, Some(Waiting::Queued(job, _) | Waiting::Scheduled(job, _))) => pending(job.clone()),
-                (None, None) if self.records.read(job_id).await?.record.is_some() => continue,
+                (None, None) if self.known.records.read(job_id).await?.record.is_some() => continue,
                 (None, None) => return Err(not_found(job_id)),
             };
             let record = JobRecord {
@@ -225,7 +184,7 @@ impl JobsEndpoint {
                 due: None,
                 ..known
             };
-            match self.records.write(&record, current.revision).await {
+            match self.known.records.write(&record, current.revision).await {
                 Ok(_) => {}
                 Err(RecordError::Lost) => continue,
                 Err(RecordError::Away(error)) => return Err(error),
@@ -247,32 +206,27 @@ impl JobsEndpoint {
             Some(Waiting::Scheduled(_, sequence)) => (TIMERS_STREAM, sequence),
             None => return Ok(()),
         };
-        let stream = self.subjects.stream(stream);
-        let stream = self.storage.jetstream().get_stream_no_info(stream).await;
-        let stream = stream.map_err(|error| self.unavailable(&error))?;
+        let stream = self.known.subjects.stream(stream);
+        let stream = self.known.storage.jetstream().get_stream_no_info(stream).await;
+        let stream = stream.map_err(|error| self.known.unavailable(&error))?;
         match stream.delete_message(sequence).await {
             Ok(_) => Ok(()),
             Err(error) if is_gone(&error) => Ok(()),
-            Err(error) => Err(self.unavailable(&error)),
+            Err(error) => Err(self.known.unavailable(&error)),
         }
     }
 
     async fn say(&self, record: &JobRecord) {
         let body = serde_json::to_vec(record).unwrap_or_default();
         let said = self
+            .known
             .storage
             .client()
-            .publish(self.subjects.done(&record.job_id), body.into())
+            .publish(self.known.subjects.done(&record.job_id), body.into())
             .await;
         if let Err(error) = said {
             tracing::debug!(%error, "the end of a job was not published");
         }
-    }
-
-    fn unavailable(&self, error: &dyn std::fmt::Display) -> ErrorBody {
-        tracing::warn!(%error, "the queue of jobs did not answer");
-        self.storage.forget();
-        ErrorBody::new(ErrorCode::Unavailable, "the queue of jobs did not answer")
     }
 }
 
@@ -291,48 +245,6 @@ fn same(known: JobRecord, digest: &wess_schemas::Digest) -> Result<JobRecord, Er
     }
     let text = format!("there is a job {} with another body", known.job_id);
     Err(ErrorBody::new(ErrorCode::Conflict, text).for_job(known.job_id))
-}
-
-/// The record of a job of which nothing has come yet.
-fn pending(job: QueuedJob) -> JobRecord {
-    let due = match when(&job.request) {
-        Some(Schedule::At(_)) => job.request.delay_ms,
-        Some(Schedule::Cron { .. }) | None => None,
-    };
-    let record = job.record();
-    JobRecord {
-        due: due
-            .map(|delay_ms| Timestamp::from(record.submitted.instant() + Duration::from_millis(delay_ms))),
-        ..record
-    }
-}
-
-fn read(job_id: &JobId, message: StreamMessage) -> Option<QueuedJob> {
-    let job = QueuedJob::read(
-        job_id.clone(),
-        Some(&message.headers),
-        &message.payload,
-        message.time.into(),
-    );
-    job.inspect_err(|error| {
-        let digest = message.headers.get(REQUEST_DIGEST).map(|digest| digest.as_str());
-        tracing::error!(%job_id, digest, %error, "a job cannot be read");
-    })
-    .ok()
-}
-
-/// When it starts, if not at once.
-fn when(request: &JobRequest) -> Option<Schedule> {
-    match (&request.cron, request.delay_ms) {
-        (Some(pattern), _) => Some(Schedule::Cron {
-            pattern: pattern.clone(),
-            time_zone: request.time_zone.clone(),
-        }),
-        (None, Some(delay_ms)) if delay_ms > 0 => Some(Schedule::At(
-            Timestamp::now().instant() + Duration::from_millis(delay_ms),
-        )),
-        (None, _) => None,
-    }
 }
 
 /// The id of a job with a schedule leaves room for the numbers of its firings; one of ours does.

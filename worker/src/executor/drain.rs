@@ -54,7 +54,8 @@ impl Executor {
 
     async fn finish_taken(&mut self) {
         self.draining = true;
-        self.inbox.drain().await;
+        let client = self.client.clone();
+        self.inbox.drain(&client).await;
         self.finish_inside().await;
         self.door.close();
         self.finish_calls().await;
@@ -80,7 +81,8 @@ impl Executor {
             // The connection does not tell us when it goes.
             let _ = tokio::time::timeout(LOOK, self.arrivals()).await;
             self.take_turn().await;
-            if self.slots.is_empty() && self.door.is_empty() && self.nobody_comes() {
+            let is_idle = self.slots.is_empty() && self.keyed.is_idle();
+            if is_idle && self.door.is_empty() && self.nobody_comes() {
                 return;
             }
         }

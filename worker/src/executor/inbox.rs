@@ -1,5 +1,6 @@
 //! The subscriptions of one executor. It is emptied at every turn: what NATS delivers waits in the executor's own bounds.
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
 use async_nats::{Client, Message, Subscriber};
@@ -10,6 +11,8 @@ use wess_service::nats::leave;
 /// `wess.invoke` in all its forms.
 pub struct Inbox {
     subscriptions: Vec<Subscriber>,
+    /// What came while it left.
+    last: VecDeque<Message>,
 }
 
 impl Inbox {
@@ -20,7 +23,10 @@ impl Inbox {
             subscriptions.push(client.queue_subscribe(subject, QUEUE_GROUP.into()).await?);
         }
         client.flush().await?;
-        Ok(Self { subscriptions })
+        Ok(Self {
+            subscriptions,
+            last: VecDeque::new(),
+        })
     }
 
     /// The next message, if one is there; `Ready(None)` once every subscription has ended.
@@ -34,19 +40,21 @@ impl Inbox {
             }
         }
         if self.subscriptions.is_empty() {
-            Poll::Ready(None)
+            Poll::Ready(self.last.pop_front())
         } else {
             Poll::Pending
         }
     }
 
-    /// Whether every subscription has ended.
+    /// Whether every subscription has ended, and all that came was taken.
     pub fn is_drained(&self) -> bool {
-        self.subscriptions.is_empty()
+        self.subscriptions.is_empty() && self.last.is_empty()
     }
 
-    /// Takes nothing new; what was delivered, or is on its way, still comes.
-    pub async fn drain(&mut self) {
-        leave(&mut self.subscriptions).await;
+    /// Takes nothing new; what was delivered, or is on its way, is still to be taken.
+    pub async fn drain(&mut self, client: &Client) {
+        self.last = leave(client, std::mem::take(&mut self.subscriptions))
+            .await
+            .into();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: no guest holds an executor's thread longer than its first ticks; on the slow lane guests take turns.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +17,12 @@ use crate::guest::{Ending, Prepared, Run, invoke, poll_noting_overstay};
 /// How much lower the slow lanes' priority is: enough that short calls come first, not so much that nobody gets through.
 const SLOW_LANE_NICE: i32 = 5;
 
+/// What an executor knows of a call whose guest is under way.
+pub trait Awaited {
+    /// Ready once nobody waits for the guest any more, where that can be known.
+    fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()>;
+}
+
 /// Why a guest is no longer.
 #[derive(Debug)]
 pub enum GuestEnd {
@@ -26,6 +32,8 @@ pub enum GuestEnd {
     Panicked,
     /// The process stops and its grace is over.
     Cut,
+    /// Nobody waited for it any more.
+    GivenUp,
 }
 
 /// A guest under way.
@@ -98,16 +106,19 @@ pub enum Resumed<T> {
     Overstayed(GuestFuture, T),
 }
 
-impl<T: Unpin> Future for Suspended<T> {
+impl<T: Awaited + Unpin> Future for Suspended<T> {
     type Output = Resumed<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Resumed<T>> {
-        let Some((mut guest, call)) = self.guest.take() else {
+        let Some((mut guest, mut call)) = self.guest.take() else {
             return Poll::Pending;
         };
         match poll_noting_overstay(Pin::new(&mut guest), context) {
             (Poll::Ready(ending), _) => Poll::Ready(Resumed::Ended(ending, call)),
             (Poll::Pending, true) => Poll::Ready(Resumed::Overstayed(guest, call)),
+            (Poll::Pending, false) if call.poll_given_up(context).is_ready() => {
+                Poll::Ready(Resumed::Ended(GuestEnd::GivenUp, call))
+            }
             (Poll::Pending, false) => {
                 self.guest = Some((guest, call));
                 Poll::Pending
@@ -121,7 +132,7 @@ pub struct SlowLane<T> {
     guests: mpsc::UnboundedSender<(GuestFuture, T)>,
 }
 
-impl<T: Send + 'static> SlowLane<T> {
+impl<T: Awaited + Send + 'static> SlowLane<T> {
     /// Starts the thread. It ends when the lane is dropped; guests still on it are dropped with it.
     ///
     /// Both channels are unbounded by type and bounded by the executor's slots: each guest holds one.
@@ -153,16 +164,21 @@ impl<T: Send + 'static> SlowLane<T> {
     }
 }
 
-async fn take_turns<T: Send + 'static>(
+async fn take_turns<T: Awaited + Send + 'static>(
     mut arriving: mpsc::UnboundedReceiver<(GuestFuture, T)>,
     ended: mpsc::UnboundedSender<(GuestEnd, T)>,
     cut: CancellationToken,
 ) {
     let turns = TaskTracker::new();
-    while let Some((guest, call)) = arriving.recv().await {
+    while let Some((guest, mut call)) = arriving.recv().await {
         let (ended, cut) = (ended.clone(), cut.clone());
         turns.spawn(async move {
-            let end = cut.run_until_cancelled(guest).await.unwrap_or(GuestEnd::Cut);
+            let end = tokio::select! {
+                biased;
+                end = guest => end,
+                () = cut.cancelled() => GuestEnd::Cut,
+                () = poll_fn(|context| call.poll_given_up(context)) => GuestEnd::GivenUp,
+            };
             // The executor that gave it to us has gone only if the process stops.
             drop(ended.send((end, call)));
         });

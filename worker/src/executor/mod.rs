@@ -4,6 +4,7 @@
 mod drain;
 mod host;
 mod inbox;
+mod keyed;
 mod lanes;
 mod prepared;
 pub(crate) mod respond;
@@ -29,8 +30,9 @@ use wess_service::assets::AssetOptions;
 use wess_service::bus::Reply;
 use wess_service::lifecycle::{Failure, Lifecycle};
 use wess_service::nats::NatsConfig;
+use wess_service::queue::overdue::Overdue;
 
-use crate::call::{Call, CallResult};
+use crate::call::{Call, CallResult, QueuedResult};
 use crate::endpoints::invoke::Form;
 use crate::fleet::Fleet;
 use crate::guest::{MemoryBudget, Ticker};
@@ -71,6 +73,8 @@ pub struct Common {
     pub fleet: Fleet,
     /// What deadlines in the queue are told by.
     pub clock: Clock,
+    /// Calls in the queue that came from here.
+    pub overdue: Overdue,
     /// Told whenever an executor's last slot is taken, or its first one comes free.
     pub room: watch::Sender<()>,
 }
@@ -91,7 +95,7 @@ pub enum Arrival {
     /// One step of a chain.
     Step(Box<Call>, oneshot::Sender<CallResult>),
     /// A call from the queue, and the form that it was asked in.
-    Queued(Box<Call>, Form, oneshot::Sender<CallResult>),
+    Queued(Box<Call>, Form, oneshot::Sender<QueuedResult>),
 }
 
 /// A running executor, seen from outside.

@@ -1,11 +1,13 @@
 //! Who waits for a call, and how the answer gets there.
 
+use std::task::{Context, Poll};
+
 use async_nats::Subject;
 use tokio::sync::oneshot;
 use wess_schemas::WorkerId;
 use wess_service::bus::Reply;
 
-use crate::call::{CallResult, Finished};
+use crate::call::{CallResult, Finished, QueuedAnswer, QueuedResult};
 use crate::endpoints::error_reply;
 use crate::endpoints::invoke::{self, Form, Output};
 
@@ -16,10 +18,10 @@ pub enum Responder {
     Nats(Form, Option<Subject>),
     /// A caller in this process, who sent a message.
     Door(Form, oneshot::Sender<Reply>),
-    /// A chain in this process.
+    /// A job, or a chain in this process.
     Step(oneshot::Sender<CallResult>),
     /// A call that waited in the queue, and who took it from there.
-    Queued(Form, oneshot::Sender<CallResult>),
+    Queued(Form, oneshot::Sender<QueuedResult>),
 }
 
 /// A reply on its way.
@@ -36,9 +38,13 @@ impl Responder {
     /// Writes the reply, or says what must happen first. `inline_bytes` is what a message may carry.
     pub fn answer(self, result: CallResult, inline_bytes: usize, worker: &WorkerId) -> Sending {
         let (form, result) = match (self, result) {
-            (Self::Step(waiting) | Self::Queued(_, waiting), result) => {
-                // Who no longer waits was cut with the process.
+            // Who no longer waits was cut with the process.
+            (Self::Step(waiting), result) => {
                 drop(waiting.send(result));
+                return Sending::Done;
+            }
+            (Self::Queued(_, waiting), result) => {
+                drop(waiting.send(result.map(QueuedAnswer::Finished)));
                 return Sending::Done;
             }
             (Self::Nats(_, None), _) => return Sending::Done,
@@ -53,6 +59,15 @@ impl Responder {
                 Sending::Store(Box::new(finished), output, responder)
             }
             output => responder.deliver(invoke::reply(form, finished, Output::Inline(output), worker)),
+        }
+    }
+
+    /// Ready once nobody waits any more, where that can be known: who asked over NATS may still get the answer, and a
+    /// call of somebody's own runs on.
+    pub fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Step(waiting) => waiting.poll_closed(context),
+            Self::Nats(..) | Self::Door(..) | Self::Queued(..) => Poll::Pending,
         }
     }
 
@@ -73,7 +88,11 @@ impl Responder {
                 drop(waiting.send(reply));
                 Sending::Done
             }
-            Self::Nats(_, None) | Self::Step(_) | Self::Queued(..) => Sending::Done,
+            Self::Queued(_, waiting) => {
+                drop(waiting.send(Ok(QueuedAnswer::Reply(reply))));
+                Sending::Done
+            }
+            Self::Nats(_, None) | Self::Step(_) => Sending::Done,
         }
     }
 }

@@ -170,7 +170,7 @@ impl Executor {
     }
 
     /// A worker that stops hands over only what another one can take.
-    fn may_spill(&self) -> bool {
+    pub(super) fn may_spill(&self) -> bool {
         self.spills.room() > 0
             && self.client.connection_state() == State::Connected
             && (!self.draining || self.common.fleet.has_others())
@@ -184,8 +184,13 @@ impl Executor {
             return self.on_spilled(Spilled { leaving, result });
         };
         let (jetstream, subjects) = (self.spills.jetstream.clone(), self.common.subjects.clone());
+        let (overdue, deadline, reply) = (self.common.overdue.clone(), leaving.expires(), call.reply.clone());
         self.errand(async move {
-            let result = call.enqueue(&jetstream, &subjects, now_ms).await.map(drop);
+            let result = call.enqueue(&jetstream, &subjects, now_ms).await.map(|number| {
+                if let Some(reply) = reply {
+                    overdue.add(deadline.into(), number, reply);
+                }
+            });
             Event::Spilled(Box::new(Spilled { leaving, result }))
         });
     }

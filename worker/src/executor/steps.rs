@@ -14,6 +14,7 @@ use wess_schemas::{ErrorBody, ErrorCode, JobId};
 use wess_service::bus::Reply;
 use wess_service::trace_context::TraceParent;
 
+use super::keyed::{LookedUp, Settled};
 use super::prepared::{Found, Loaded, load};
 use super::respond::Responder;
 use super::slots::Waits;
@@ -85,6 +86,8 @@ pub enum Event {
     Loaded(Loaded),
     Stored(Box<Stored>),
     Spilled(Box<Spilled>),
+    LookedUp(Box<LookedUp>),
+    Settled(Box<Settled>),
 }
 
 /// A call whose output is too large for a message.
@@ -226,6 +229,8 @@ impl Executor {
             Event::Loaded(loaded) => self.on_loaded(loaded),
             Event::Stored(stored) => self.on_stored(*stored),
             Event::Spilled(spilled) => self.on_spilled(*spilled),
+            Event::LookedUp(looked_up) => self.on_looked_up(*looked_up),
+            Event::Settled(settled) => self.on_settled(*settled),
         }
     }
 
@@ -304,7 +309,7 @@ impl Executor {
 }
 
 /// What a call waits for must come before its wait ends.
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     cut: CancellationToken,
     expires: Instant,
     wait: impl Future<Output = Result<T, ErrorBody>>,
@@ -315,6 +320,11 @@ async fn in_time<T>(
         Some(Err(_)) => Err(expired()),
         None => Err(stopping()),
     }
+}
+
+/// Nobody is told: it is for the counts.
+pub(super) fn given_up() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Cancelled, "nobody waits for the guest any more")
 }
 
 pub(super) fn stopping() -> ErrorBody {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
@@ -25,17 +25,20 @@ use wess_service::trace_context::TraceParent;
 
 use super::host::{CallHost, Outside, publish_logs};
 use super::inbox::Inbox;
-use super::lanes::{GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, first_turn};
+use super::keyed::Keyed;
+use super::lanes::{Awaited, GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, first_turn};
 use super::prepared::Shelf;
 use super::respond::{Responder, Sending};
 use super::slots::{Slots, Waits};
 use super::spill::{Origin, Spills};
-use super::steps::{Errand, Pending, Ticket, expired};
+use super::steps::{Errand, Pending, Ticket, expired, given_up};
 use super::tally::Tally;
 use super::{Arrival, Common};
 use crate::call::{Call, Finished};
 use crate::endpoints::invoke::{self, Form};
 use crate::guest::{Ending, EnginePool, Run};
+use crate::queue::keyed::KeyedCalls;
+use crate::queue::known::KnownJobs;
 use crate::registry::{Resolved, Storage};
 
 /// How long a turn runs guests before it looks at what has arrived.
@@ -56,6 +59,12 @@ pub struct Running {
     stats: RunStats,
 }
 
+impl Awaited for Running {
+    fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.responder.poll_given_up(context)
+    }
+}
+
 /// One executor, on its own thread.
 pub struct Executor {
     pub(super) common: Arc<Common>,
@@ -66,6 +75,7 @@ pub struct Executor {
     /// Whether every slot was held at the end of the last turn.
     was_full: bool,
     pub(super) spills: Spills,
+    pub(super) keyed: Keyed,
     pub(super) storage: Storage,
     pub(super) errands: FuturesUnordered<Errand>,
     pub(super) client: Client,
@@ -114,6 +124,10 @@ impl Executor {
             slots: Slots::new(common.bounds),
             was_full: false,
             spills: Spills::new(client.clone()),
+            keyed: Keyed::new(KeyedCalls {
+                jobs: KnownJobs::new(storage.clone(), common.subjects.clone()),
+                worker: common.worker.clone(),
+            }),
             storage,
             errands: FuturesUnordered::new(),
             inbox: Inbox::open(&client, &common.subjects)
@@ -300,10 +314,12 @@ impl Executor {
             origin,
             size_bytes,
         });
-        if self.slots.enter(size_bytes) {
-            self.resolve(pending)
-        } else {
+        if !self.slots.enter(size_bytes) {
             self.turn_out(pending)
+        } else if pending.call.is_keyed {
+            self.look_up(pending)
+        } else {
+            self.resolve(pending)
         }
     }
 
@@ -317,12 +333,20 @@ impl Executor {
         }
     }
 
-    fn start(&mut self, ticket: Box<Ticket>) {
+    fn start(&mut self, mut ticket: Box<Ticket>) {
         let now = Instant::now();
         let (Some(prepared), true) = (ticket.prepared.clone(), ticket.expires() > now) else {
             self.slots.release();
             return self.fail(ticket.responder, ticket.job_id, expired());
         };
+        if ticket
+            .responder
+            .poll_given_up(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+        {
+            self.slots.release();
+            return self.fail(ticket.responder, ticket.job_id, given_up());
+        }
         let waited_us = now.duration_since(ticket.arrived).as_micros() as u64;
         let stats = RunStats {
             queue_us: waited_us.saturating_sub(ticket.load_us),
@@ -395,6 +419,7 @@ impl Executor {
                 ErrorCode::Internal,
                 "the worker stopped before the guest ended",
             )),
+            GuestEnd::GivenUp => Err(given_up()),
         };
         let answer = match result {
             Ok(answer) => answer,

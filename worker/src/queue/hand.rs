@@ -19,7 +19,7 @@ use wess_service::queue::QueueError;
 use wess_service::queue::calls::QueuedCall;
 
 use super::spill::{Inner, Taker};
-use crate::call::{Call, CallResult};
+use crate::call::{Call, QueuedAnswer, QueuedResult};
 use crate::control;
 use crate::endpoints::error_reply;
 use crate::endpoints::invoke::{self, Form, Output};
@@ -194,7 +194,7 @@ impl Taker {
         }
     }
 
-    fn dispatch(&self, hand: &InHand, form: Form) -> Result<oneshot::Receiver<CallResult>, ErrorBody> {
+    fn dispatch(&self, hand: &InHand, form: Form) -> Result<oneshot::Receiver<QueuedResult>, ErrorBody> {
         let call = self
             .parse(hand)
             .map_err(|error| error.for_job(JobId::generate()))?;
@@ -221,7 +221,7 @@ impl Taker {
         &self,
         hand: InHand,
         form: Form,
-        dispatched: Result<oneshot::Receiver<CallResult>, ErrorBody>,
+        dispatched: Result<oneshot::Receiver<QueuedResult>, ErrorBody>,
     ) {
         let stopped = || ErrorBody::new(ErrorCode::Internal, "the worker stopped during the call");
         let refused = dispatched.as_ref().err().map(ErrorBody::code);
@@ -243,6 +243,11 @@ impl Taker {
         }
         let responder = Responder::Nats(form, hand.call.reply.clone());
         let inline_bytes = parts.connection.client.max_payload() / 2;
+        let result = match result {
+            Ok(QueuedAnswer::Reply(reply)) => return self.answer(hand, reply).await,
+            Ok(QueuedAnswer::Finished(finished)) => Ok(finished),
+            Err(error) => Err(error),
+        };
         let sending = match responder.answer(result, inline_bytes, &parts.worker) {
             Sending::Store(finished, output, responder) => {
                 let job_id = finished.job_id.clone();
@@ -318,9 +323,17 @@ impl Taker {
             ..
         } = &*self.queue.0;
         let call = hand.call.clone();
-        call.enqueue(jetstream, &parts.subjects, (parts.clock)())
+        let now_ms = (parts.clock)();
+        let left = call.time_left(now_ms).unwrap_or_default();
+        let number = call
+            .enqueue(jetstream, &parts.subjects, now_ms)
             .await
             .inspect_err(|error| tracing::warn!(%error, "a call could not be put back into the queue"))?;
+        if let Some(reply) = hand.call.reply.clone() {
+            parts
+                .overdue
+                .add(tokio::time::Instant::now() + left, number, reply);
+        }
         stats.handed_back.inc();
         settle(&hand.acker, AckKind::Ack).await;
         Ok(())

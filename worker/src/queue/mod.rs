@@ -7,6 +7,8 @@ pub mod dead;
 pub mod ending;
 pub mod fetch;
 mod hand;
+pub mod keyed;
+pub mod known;
 pub mod payload_sweep;
 mod pull;
 pub mod records;

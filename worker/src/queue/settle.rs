@@ -11,10 +11,11 @@ use std::time::Duration;
 use async_nats::Client;
 use async_nats::jetstream::{AckKind, Message};
 use tokio_util::sync::CancellationToken;
+use wess_schemas::header::REQUEST_DIGEST;
 use wess_schemas::job::{DeadReason, JobRecord, JobState};
 use wess_schemas::subject::Subjects;
 use wess_schemas::timestamp::Timestamp;
-use wess_schemas::{ErrorBody, JobId, WorkerId};
+use wess_schemas::{ErrorBody, ErrorCode, JobId, WorkerId};
 use wess_service::queue::assets::MAX_DELIVERIES;
 use wess_service::trace_context::TraceParent;
 
@@ -79,6 +80,13 @@ struct Delivery {
 impl Delivery {
     fn conclude(&self) {
         self.concluded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a record is of the request that was handed over, and not of another one under the same key.
+    fn is_of(&self, record: &JobRecord) -> bool {
+        let headers = self.message.headers.as_ref();
+        let digest = headers.and_then(|headers| headers.get(REQUEST_DIGEST));
+        digest.is_none_or(|digest| digest.as_str() == record.request_digest.to_string())
     }
 
     fn is_concluded(&self) -> bool {
@@ -153,7 +161,8 @@ impl Settler {
                 continue;
             }
             let current = self.records.read(&delivery.job_id).await.unwrap_or_default();
-            if current.ending().is_some() && !delivery.is_concluded() {
+            let is_over = current.ending().is_some_and(|ending| delivery.is_of(ending));
+            if is_over && !delivery.is_concluded() {
                 self.stats.adopted.inc();
                 return;
             }
@@ -172,6 +181,9 @@ impl Settler {
             Err(_) => return self.again(delivery),
         };
         if let Some(ending) = current.ending() {
+            if !delivery.is_of(ending) {
+                return self.give_up_key(delivery, ending).await;
+            }
             self.stats.adopted.inc();
             delivery.conclude();
             self.bury_dead(&job, delivery, ending).await;
@@ -279,6 +291,9 @@ impl Settler {
             ..record
         };
         let stored = self.conclude(delivery, record, current.revision).await;
+        if !delivery.is_of(&stored) {
+            return self.give_up_key(delivery, &stored).await;
+        }
         self.bury_dead(job, delivery, &stored).await;
         self.log(&stored, delivery, job.trace);
         self.tell(job, delivery, &stored).await;
@@ -317,6 +332,22 @@ impl Settler {
             error: ending.error.clone(),
         };
         self.bury(delivery, &death).await;
+    }
+
+    /// A call with this key came to its end before the job that was accepted under the same one.
+    async fn give_up_key(&self, delivery: &Delivery, ending: &JobRecord) -> Verdict {
+        let text = format!("the outcome under {} is that of another request", ending.job_id);
+        let death = Death {
+            reason: DeadReason::KeyTaken,
+            attempts: 0,
+            deliveries: delivery.deliveries,
+            submitted: Some(delivery.submitted),
+            error: Some(ErrorBody::new(ErrorCode::Conflict, text).error),
+        };
+        delivery.conclude();
+        self.bury(delivery, &death).await;
+        self.stats.ended(JobState::Dead);
+        Verdict::Done
     }
 
     /// A message that nobody can read has no record that it could have.

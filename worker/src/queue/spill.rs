@@ -23,10 +23,13 @@ use wess_service::assets::AssetOptions;
 use wess_service::lifecycle::Lifecycle;
 use wess_service::nats::{Connection, ConnectionWatch};
 use wess_service::queue::assets::ensure_queue;
+use wess_service::queue::calls;
+use wess_service::queue::overdue::Overdue;
+use wess_service::reply::error_reply;
 
 use super::Clock;
 use super::pull::{Pull, Pulled};
-use crate::control::Control;
+use crate::control::{self, Control};
 use crate::executor::Executors;
 use crate::executor::tally::Tally;
 use crate::fleet::Fleet;
@@ -73,6 +76,8 @@ pub struct CallQueueParts {
     pub clock: Clock,
     /// Held while calls from the queue may still come to executors.
     pub inside: TaskTracker,
+    /// Calls in the queue that came from here.
+    pub overdue: Overdue,
 }
 
 /// The worker's side of the queue of calls. Cheap to clone.
@@ -170,6 +175,28 @@ impl CallQueue {
             tasks: TaskTracker::new(),
         };
         lifecycle.spawn("take waiting calls", taker.serve());
+        let (queue, end) = (self.clone(), lifecycle.shutdown.clone());
+        lifecycle.spawn("answer the overdue", async move {
+            end.run_until_cancelled(queue.answer_overdue()).await;
+        });
+    }
+
+    /// Tells whoever waited for a call from here that no worker was given in time.
+    async fn answer_overdue(&self) {
+        let Inner {
+            parts,
+            jetstream,
+            stats,
+            ..
+        } = &*self.0;
+        loop {
+            for reply in parts.overdue.take_out(jetstream, &parts.subjects).await {
+                let error = calls::overdue();
+                stats.expired.inc();
+                stats.refused.fail_from_anywhere(error.code());
+                control::send(&parts.connection.client, reply, error_reply(&error)).await;
+            }
+        }
     }
 }
 

@@ -437,3 +437,38 @@ async fn what_would_fill_a_message_is_stored_beside_the_job() {
         .await;
     assert_eq!(chain.state, JobState::Succeeded);
 }
+
+#[tokio::test]
+async fn a_cancelled_jobs_guest_ends_and_its_slot_is_free() {
+    let flags = ["--ack-wait-s", "1", "--executors", "1", "--slots", "1"];
+    let rig = Rig::with(&flags, &["spin"]).await;
+    let job = rig
+        .caller
+        .submit(json!({"invoke": spin(60_000)}))
+        .await
+        .unwrap()
+        .job_id;
+    rig.worker.shows("wess_worker_slots_busy", 1).await;
+    let cancelled: JobRecord = rig
+        .caller
+        .ask_json(&format!("wess.jobs.cancel.{job}"), &json!({}))
+        .await
+        .unwrap();
+    assert_eq!(cancelled.state, JobState::Cancelled);
+    rig.worker.shows("wess_worker_slots_busy", 0).await;
+    rig.worker
+        .shows("wess_worker_calls_total{code=\"cancelled\"}", 1)
+        .await;
+    assert_eq!(rig.caller.record(job.as_str()).await.unwrap(), cancelled);
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_delayed_job_with_a_large_input_is_known_again_after_it_fired() {
+    let rig = Rig::start(&["upper"]).await;
+    let input = "a".repeat(600_000);
+    let job = json!({"job_id": "later", "invoke": {"module": "upper", "input": input}, "delay_ms": 1000});
+    let record = rig.caller.job(job.clone()).await;
+    assert_eq!(record.state, JobState::Succeeded);
+    assert_eq!(rig.caller.submit(job).await.unwrap(), record);
+}

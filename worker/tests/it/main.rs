@@ -12,6 +12,7 @@ mod fleet;
 mod forgery;
 mod job_faults;
 mod jobs;
+mod keyed;
 mod large;
 mod leaks;
 mod lifecycle;

@@ -116,6 +116,31 @@ async fn a_call_whose_wait_ends_in_the_queue_is_told_so_while_all_slots_are_busy
 }
 
 #[tokio::test]
+async fn an_overdue_call_behind_patient_ones_is_told_so_while_the_fleet_is_full() {
+    let (rig, spinner) = busy_rig(&[], 12_000).await;
+    let patient: Vec<_> = (0..20).map(|_| rig.caller.begin(add())).collect();
+    rig.caller.has_queued(20).await;
+    let hasty = json!({"module": "add", "args": [2, 3], "wait_ms": 100});
+    let calls = join_all((0..5).map(|_| rig.caller.invoke(hasty.clone()))).await;
+    assert!(!spinner.is_finished() && patient.iter().all(|call| !call.is_finished()));
+    for call in calls {
+        refused(ErrorCode::Expired, call);
+    }
+    assert_eq!(
+        rig.worker
+            .metric("wess_worker_calls_expired_in_queue_total")
+            .await,
+        5
+    );
+    refused(ErrorCode::DeadlineExceeded, spinner.await.unwrap());
+    for call in patient {
+        call.await.unwrap().unwrap();
+    }
+    rig.caller.has_queued(0).await;
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses_the_call_at_once() {
     let nats = NatsServer::start();
     let caller = Caller::connect(&nats).await;
