@@ -88,6 +88,8 @@ pub enum QueuedAnswer {
     Finished(Finished),
     /// A reply that is ready.
     Reply(Reply),
+    /// None yet: it found no slot here, and another worker has one.
+    Returned,
 }
 
 /// How a call from the queue ended.

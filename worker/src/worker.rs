@@ -1,6 +1,6 @@
 //! A running worker: its registry, its executors and its control plane, and the door to them in this process.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry as Metrics;
@@ -182,6 +182,7 @@ impl Common {
             clock: config.clock,
             overdue: Overdue::default(),
             room: watch::Sender::default(),
+            executors: OnceLock::new(),
         })
     }
 }
@@ -213,7 +214,10 @@ async fn start_executors(
     for index in 0..count {
         executors.push(executor::start(index, Arc::clone(&common), lifecycle).await?);
     }
-    Ok(Executors::new(executors, slots, room))
+    let executors = Executors::new(executors, slots, room);
+    // Nobody else sets it.
+    let _ = common.executors.set(executors.clone());
+    Ok(executors)
 }
 
 fn count_calls(tallies: Tallies) -> CountRequests {

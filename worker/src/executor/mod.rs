@@ -15,8 +15,8 @@ pub mod tally;
 mod turns;
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -77,6 +77,8 @@ pub struct Common {
     pub overdue: Overdue,
     /// Told whenever an executor's last slot is taken, or its first one comes free.
     pub room: watch::Sender<()>,
+    /// Every executor of the process, once all have started.
+    pub executors: OnceLock<Executors>,
 }
 
 /// A call from this process.
@@ -94,9 +96,14 @@ pub enum Arrival {
     },
     /// One step of a chain.
     Step(Box<Call>, oneshot::Sender<CallResult>),
+    /// A call that found no slot with another executor.
+    Moved(Moved),
     /// A call from the queue, and the form that it was asked in.
     Queued(Box<Call>, Form, oneshot::Sender<QueuedResult>),
 }
+
+/// A call on its way from one executor to another.
+pub struct Moved(Box<steps::Ticket>);
 
 /// A running executor, seen from outside.
 #[derive(Clone)]
@@ -170,6 +177,25 @@ impl Executors {
                 TrySendError::Full(_) => steps::overloaded(),
                 TrySendError::Closed(_) => steps::stopping(),
             })
+    }
+
+    /// Hands a call that found no slot to another executor that has one; gives it back if none has.
+    fn move_over(&self, ticket: Box<steps::Ticket>) -> Result<(), Box<steps::Ticket>> {
+        let free = |executor: &&Executor| executor.load() < self.0.slots;
+        let idlest = self
+            .0
+            .executors
+            .iter()
+            .filter(free)
+            .min_by_key(|executor| executor.load());
+        let Some(idlest) = idlest else { return Err(ticket) };
+        match idlest.door.try_send(Arrival::Moved(Moved(ticket))) {
+            Err(
+                TrySendError::Full(Arrival::Moved(Moved(ticket)))
+                | TrySendError::Closed(Arrival::Moved(Moved(ticket))),
+            ) => Err(ticket),
+            _ => Ok(()),
+        }
     }
 
     /// Hands a call to the next executor that has room at its door.

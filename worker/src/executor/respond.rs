@@ -71,6 +71,18 @@ impl Responder {
         }
     }
 
+    /// Whether the call came from the queue.
+    pub fn is_queued(&self) -> bool {
+        matches!(self, Self::Queued(..))
+    }
+
+    /// Has a call from the queue taken elsewhere.
+    pub fn give_back(self) {
+        if let Self::Queued(_, waiting) = self {
+            drop(waiting.send(Ok(QueuedAnswer::Returned)));
+        }
+    }
+
     /// The form that the caller asked in; steps of chains have none.
     pub fn form(&self) -> Option<Form> {
         match self {

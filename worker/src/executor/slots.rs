@@ -120,6 +120,13 @@ impl<T: Waits> Slots<T> {
         out
     }
 
+    /// The first in the line, whoever it is. It keeps its place in the house.
+    pub fn step_first_out(&mut self) -> Option<T> {
+        let call = self.line.pop_front()?;
+        self.leavers -= usize::from(call.may_leave());
+        Some(call)
+    }
+
     /// The next call, with a slot for it; `None` when there is no call or no slot.
     pub fn start(&mut self) -> Option<T> {
         if self.is_full() {
@@ -147,7 +154,8 @@ impl<T: Waits> Slots<T> {
         self.take_where(|_| true)
     }
 
-    fn take_where(&mut self, leaves: impl Fn(&T) -> bool) -> VecDeque<T> {
+    /// Takes out of the line whoever this is true of. They have left the house.
+    pub fn take_where(&mut self, leaves: impl Fn(&T) -> bool) -> VecDeque<T> {
         if !self.line.iter().any(&leaves) {
             return VecDeque::new();
         }

@@ -3,6 +3,7 @@
 //! Hands over only what came over NATS with a reply subject; never what came from inside or from the queue itself.
 //! Invariant: a call is answered here unless the stream has said that it holds it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
@@ -148,6 +149,40 @@ impl Leaving {
 }
 
 impl Executor {
+    /// Moves who stands in line to other executors of this process that have a slot: a guest that runs for long here
+    /// holds up nobody who could run there.
+    pub(super) fn move_line(&mut self) {
+        if !self.slots.is_full() || !self.slots.has_line() || self.draining {
+            return;
+        }
+        let common = Arc::clone(&self.common);
+        let Some(executors) = common.executors.get() else {
+            return;
+        };
+        while let Some(mut ticket) = self.slots.step_first_out() {
+            // Code is prepared for one executor's engine.
+            let (prepared, size_bytes) = (ticket.prepared.take(), ticket.size_bytes());
+            match executors.move_over(ticket) {
+                Ok(()) => self.slots.leave(size_bytes),
+                Err(mut ticket) => {
+                    ticket.prepared = prepared;
+                    return self.slots.line_up_again(ticket);
+                }
+            }
+        }
+    }
+
+    /// Gives calls from the queue back to it that came here when there was room, if there is none now but elsewhere.
+    pub(super) fn return_queued(&mut self) {
+        if !self.slots.is_full() || self.draining || !self.common.fleet.others_have_room() {
+            return;
+        }
+        let returned = self.slots.take_where(|ticket| ticket.responder.is_queued());
+        for ticket in returned {
+            ticket.responder.give_back();
+        }
+    }
+
     /// Hands over who stands in line while no slot is free, in their order.
     pub(super) fn spill_line(&mut self) {
         if !self.slots.is_full() || !self.slots.has_leavers() || !self.may_spill() {

@@ -197,7 +197,7 @@ impl Executor {
         }
     }
 
-    fn prepare(&mut self, ticket: Box<Ticket>) {
+    pub(super) fn prepare(&mut self, ticket: Box<Ticket>) {
         let metering = if ticket.limits.fuel.is_some() {
             Metering::Fuel
         } else {

@@ -31,9 +31,9 @@ use super::prepared::Shelf;
 use super::respond::{Responder, Sending};
 use super::slots::{Slots, Waits};
 use super::spill::{Origin, Spills};
-use super::steps::{Errand, Pending, Ticket, expired, given_up};
+use super::steps::{Errand, Pending, Ticket, expired, given_up, overloaded};
 use super::tally::Tally;
-use super::{Arrival, Common};
+use super::{Arrival, Common, Moved};
 use crate::call::{Call, Finished};
 use crate::endpoints::invoke::{self, Form};
 use crate::guest::{Ending, EnginePool, Run};
@@ -179,6 +179,7 @@ impl Executor {
             self.was_full = self.slots.is_full();
             self.common.room.send_replace(());
         }
+        self.move_line();
         self.spill_line();
         self.send_replies().await;
         if self.slots.can_start() {
@@ -280,6 +281,7 @@ impl Executor {
 
     fn take_arrival(&mut self, arrival: Arrival) {
         match arrival {
+            Arrival::Moved(Moved(ticket)) => self.take_moved(ticket),
             Arrival::Step(call, waiting) => self.take_call(Ok(*call), Responder::Step(waiting), None),
             Arrival::Queued(call, form, waiting) => {
                 self.take_call(Ok(*call), Responder::Queued(form, waiting), None);
@@ -320,6 +322,17 @@ impl Executor {
             self.look_up(pending)
         } else {
             self.resolve(pending)
+        }
+    }
+
+    /// A call for which another executor had no slot.
+    fn take_moved(&mut self, ticket: Box<Ticket>) {
+        if self.slots.enter(ticket.size_bytes()) {
+            self.prepare(ticket);
+            // Whoever looks for the executor with most room must see this call.
+            self.tally.waiting.set(self.slots.waiting() as u64);
+        } else {
+            self.fail(ticket.responder, ticket.job_id, overloaded());
         }
     }
 
@@ -479,6 +492,7 @@ impl Executor {
 
     fn turn_expired_away(&mut self) {
         let now = Instant::now();
+        self.return_queued();
         let lined_up = self.slots.take_expired(now);
         let loading = self.shelf.take_where(|ticket| ticket.expires() <= now);
         for ticket in &loading {

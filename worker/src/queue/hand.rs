@@ -244,6 +244,7 @@ impl Taker {
         let responder = Responder::Nats(form, hand.call.reply.clone());
         let inline_bytes = parts.connection.client.max_payload() / 2;
         let result = match result {
+            Ok(QueuedAnswer::Returned) => return self.put_back_or_begin(hand).await,
             Ok(QueuedAnswer::Reply(reply)) => return self.answer(hand, reply).await,
             Ok(QueuedAnswer::Finished(finished)) => Ok(finished),
             Err(error) => Err(error),

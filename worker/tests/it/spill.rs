@@ -141,6 +141,52 @@ async fn an_overdue_call_behind_patient_ones_is_told_so_while_the_fleet_is_full(
 }
 
 #[tokio::test]
+async fn no_call_waits_behind_a_long_guest_while_another_executor_has_a_slot() {
+    const EXECUTORS: u64 = 4;
+    let flags = ["--executors", "4", "--slots", "1"];
+    let rig = Rig::with(&flags, &["upper", "spin"]).await;
+    rig.caller.store("nap", nap(20_000)).await;
+    // All slots but one are held for long; whose executor gets a call is for NATS to choose.
+    for held in 1..EXECUTORS {
+        rig.caller
+            .client
+            .publish("wess.invoke.nap", "".into())
+            .await
+            .unwrap();
+        rig.worker.shows("wess_worker_slots_busy", held).await;
+    }
+    for _ in 0..20 {
+        let calls = join_all((0..8).map(|_| rig.caller.raw("upper", "a"))).await;
+        for call in calls {
+            assert_eq!(call.unwrap().payload, "A");
+        }
+        let job = rig
+            .caller
+            .job(json!({"invoke": {"module": "upper", "input": "a"}}))
+            .await;
+        assert_eq!(crate::jobs::outcome(&job).output.as_deref(), Some("A"));
+        let chain = json!({"steps": ["upper", "upper"], "input": "a"});
+        assert_eq!(
+            rig.caller.chain(chain).await.unwrap().output.as_deref(),
+            Some("A")
+        );
+    }
+    assert_eq!(rig.worker.metric("wess_worker_slots_busy").await, EXECUTORS - 1);
+}
+
+#[tokio::test]
+async fn a_call_that_waits_with_a_full_worker_goes_to_one_that_starts_with_room() {
+    let (rig, spinner) = busy_rig(&[], 20_000).await;
+    let waiting = rig.caller.begin(add());
+    // Nobody has room, so the full one takes it to let it wait for the next slot.
+    rig.worker.shows("wess_worker_queued_calls_taken_total", 1).await;
+    let free = Worker::start(&rig.nats, &[]);
+    assert_eq!(waiting.await.unwrap().unwrap().worker.to_string(), free.id());
+    assert!(!spinner.is_finished());
+    rig.caller.has_queued(0).await;
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses_the_call_at_once() {
     let nats = NatsServer::start();
     let caller = Caller::connect(&nats).await;
