@@ -15,7 +15,7 @@ pub use jobs::{
     DeadArgs, DeadCommand, DeadGetArgs, DeadListArgs, DeadPurgeArgs, DeadRedriveArgs, JobCancelArgs,
     JobGetArgs, JobListArgs, JobSubmitArgs, JobWaitArgs, JobsArgs, JobsCommand, PageArgs,
 };
-pub use servers::{BenchArgs, BenchEchoArgs, ChildArgs, UpArgs};
+pub use servers::{BenchArgs, BenchAxumArgs, BenchEchoArgs, ChildArgs, Scenario, UpArgs};
 
 use crate::exit;
 
@@ -57,7 +57,7 @@ pub enum Command {
     Jobs(Box<JobsArgs>),
     /// See to the jobs that were given up: list them, submit them again, delete them.
     Dead(DeadArgs),
-    /// Measure this machine: a worker against a bare echo, in one run.
+    /// Measure this machine: what Wess does against a bare echo, in one run.
     Bench(BenchArgs),
     /// Print completions for a shell.
     Completions(CompletionsArgs),
@@ -67,6 +67,9 @@ pub enum Command {
     /// Answer each request with its own bytes.
     #[command(hide = true)]
     BenchEcho(BenchEchoArgs),
+    /// Answer each HTTP request with its own body.
+    #[command(hide = true)]
+    BenchAxum(BenchAxumArgs),
 }
 
 /// The heading of what has none: a flattened group's heading would go on.

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Child(args) => child::become_it(&args),
         Command::Bench(args) => bench::run(args),
         Command::BenchEcho(args) => bench::echo(args),
+        Command::BenchAxum(args) => bench::axum(args),
         Command::Completions(args) => commands::completions(&args),
         Command::Store(args) => commands::run(args),
         Command::Invoke(args) => commands::run(args),

@@ -107,6 +107,17 @@ pub fn too_large(limit: u64) -> Problem {
     Problem::new(ErrorCode::PayloadTooLarge, message).with("limit_bytes", limit)
 }
 
+/// A line of the socket has more bytes than it may.
+pub fn line_too_large(limit: u64) -> Problem {
+    let message = format!("the line is larger than the {limit} bytes that are allowed");
+    Problem::new(ErrorCode::PayloadTooLarge, message).with("limit_bytes", limit)
+}
+
+/// A line of the socket did not come in time.
+pub fn line_too_slow(patience: Duration) -> Problem {
+    Problem::invalid(format!("the line was not complete within {patience:?}"))
+}
+
 /// The body did not come in time.
 pub fn too_slow(patience: Duration) -> Problem {
     Problem::invalid(format!("the body was not complete within {patience:?}"))

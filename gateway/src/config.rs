@@ -17,6 +17,7 @@ use wess_service::telemetry::TelemetryOptions;
 
 use crate::auth::{Door, TokenFile};
 use crate::scaler::ScalerOptions;
+use crate::socket::{SocketConfig, SocketOptions};
 
 /// HTTP for Wess: stores modules and invokes them, over workers that NATS reaches.
 #[derive(Debug, Clone, clap::Parser)]
@@ -120,6 +121,10 @@ pub struct HttpOptions {
     /// How long a client may leave what it was sent unacknowledged, in seconds.
     #[arg(long, env = "WESS_HTTP_SEND_TIMEOUT_S", default_value_t = 30, value_parser = value_parser!(u64).range(1..=3600))]
     pub http_send_timeout_s: u64,
+    /// The Unix socket.
+    // Last, as its heading holds for every option after it.
+    #[command(flatten)]
+    pub socket: SocketOptions,
 }
 
 /// [`HttpOptions`] that were found right, and where to listen.
@@ -132,6 +137,7 @@ pub struct HttpConfig {
     pub(crate) max_buffered_mb: u32,
     pub(crate) max_run: Duration,
     pub(crate) connections: ConnectionBounds,
+    pub(crate) socket: Option<SocketConfig>,
 }
 
 /// What bounds one request.
@@ -188,6 +194,7 @@ impl HttpOptions {
                 head_timeout: Duration::from_secs(self.http_head_timeout_s),
                 send_timeout: Duration::from_secs(self.http_send_timeout_s),
             },
+            socket: self.socket.config(),
         })
     }
 

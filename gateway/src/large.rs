@@ -78,9 +78,14 @@ impl Stores {
     /// Fetches an output and deletes it.
     pub async fn take_output(&self, admission: &Admission, reference: &PayloadRef) -> Result<Bytes, Problem> {
         let room = room_for(admission, std::slice::from_ref(reference), 0).await?;
+        Ok(room.hold(self.take(reference).await?))
+    }
+
+    /// As [`Stores::take_output`], for who has room.
+    pub async fn take(&self, reference: &PayloadRef) -> Result<Bytes, Problem> {
         let output = self.fetch(reference).await?;
         self.discard_output(reference).await;
-        Ok(room.hold(output))
+        Ok(output)
     }
 
     /// Fetches the outputs that a document refers to, each once, and deletes them where they were.
@@ -105,7 +110,7 @@ impl Stores {
     }
 
     /// Deletes what was for this answer alone. The output of a job stays for whoever asks next.
-    async fn discard_output(&self, reference: &PayloadRef) {
+    pub async fn discard_output(&self, reference: &PayloadRef) {
         match reference.bucket {
             PayloadBucket::Calls => self.payloads.discard(reference).await,
             PayloadBucket::Jobs => (),

@@ -1,4 +1,5 @@
-//! HTTP for Wess: takes requests, asks workers over the bus, answers. Runs as `wess-gateway` or inside `wess up`.
+//! HTTP for Wess, and the seed protocol on a Unix socket: takes requests, asks workers over the bus, answers. Runs as
+//! `wess-gateway` or inside `wess up`.
 //!
 //! Holds no state that a client could miss on another gateway, and no rule of the contract: workers decide.
 
@@ -8,6 +9,7 @@ mod admission;
 mod app;
 mod auth;
 pub mod backlog;
+pub mod bare;
 mod bodies;
 mod calls;
 pub mod config;
@@ -27,6 +29,7 @@ mod router;
 mod routes;
 pub mod scaler;
 mod server;
+pub mod socket;
 mod workers;
 
 use std::net::SocketAddr;
@@ -46,6 +49,7 @@ use crate::config::HttpConfig;
 use crate::large::Stores;
 use crate::listener::Listener;
 use crate::server::Server;
+use crate::socket::{SocketError, SocketFile, SocketServer};
 use crate::workers::Workers;
 
 /// What a gateway is made of.
@@ -62,13 +66,20 @@ pub struct Gateway {
     pub metrics: Metrics,
 }
 
-/// The port could not be opened.
+/// The port or the socket could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for HTTP")]
-pub struct ListenError {
-    /// The address asked for.
-    pub address: SocketAddr,
-    source: std::io::Error,
+pub enum ListenError {
+    /// The port.
+    #[error("cannot listen on {address} for HTTP")]
+    Http {
+        /// The address asked for.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
 }
 
 impl From<ListenError> for Failure {
@@ -78,11 +89,13 @@ impl From<ListenError> for Failure {
 }
 
 impl Gateway {
-    /// Opens the port, serves it until the lifecycle's shutdown, and returns the address it got.
-    pub async fn start(self, lifecycle: &Lifecycle) -> Result<SocketAddr, ListenError> {
+    /// Opens the port, and the socket if there shall be one, serves them until the lifecycle's shutdown, and returns the
+    /// address it got.
+    pub async fn start(mut self, lifecycle: &Lifecycle) -> Result<SocketAddr, ListenError> {
         let (connections, metrics) = (self.http.connections, self.metrics.clone());
+        let socket = self.http.socket.take();
         let asked = self.http.listen;
-        let failed = |source| ListenError {
+        let failed = |source| ListenError::Http {
             address: asked,
             source,
         };
@@ -91,6 +104,11 @@ impl Gateway {
             .map_err(failed)?;
         let address = listener.address().map_err(failed)?;
         let app = Arc::new(self.into_app(lifecycle));
+        if let Some(config) = socket {
+            let file = SocketFile::open(&config.path).await?;
+            let server = SocketServer::new(file, app.clone(), &config, connections.send_timeout);
+            lifecycle.spawn("gateway socket", server.run());
+        }
         if let Door::Tokens(tokens) = &app.door {
             lifecycle.spawn(
                 "gateway tokens",

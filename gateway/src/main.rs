@@ -87,5 +87,7 @@ async fn start(cli: &Cli, config: Config, lifecycle: &Lifecycle) -> Result<(), F
     let scaler = cli.scaler.serve(load, lifecycle).await?;
     let mut facts: Vec<(&str, &dyn Display)> = vec![("http", &http), ("admin", &admin)];
     facts.extend(scaler.iter().map(|address| ("scaler", address as &dyn Display)));
+    let socket = cli.http.socket.path();
+    facts.extend(socket.iter().map(|path| ("socket", path as &dyn Display)));
     lifecycle.announce(&facts).map_err(Failure::internal)
 }

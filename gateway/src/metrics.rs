@@ -30,6 +30,8 @@ struct Families {
     fronts: Gauge,
     queued: Family<Queued, Counter>,
     forged_replies: Counter,
+    socket_requests: Family<Commanded, Counter>,
+    socket_connections: Gauge,
 }
 
 impl Default for Families {
@@ -42,6 +44,8 @@ impl Default for Families {
             fronts: Gauge::default(),
             queued: Family::default(),
             forged_replies: Counter::default(),
+            socket_requests: Family::default(),
+            socket_connections: Gauge::default(),
         }
     }
 }
@@ -57,6 +61,12 @@ struct Answered {
     route: String,
     method: &'static str,
     status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Commanded {
+    command: &'static str,
+    code: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -106,12 +116,34 @@ impl Metrics {
             "Requests not looked at because of the reply subject that they named",
             families.forged_replies.clone(),
         );
+        registry.register(
+            "socket_requests",
+            "Requests on the Unix socket, by command and by how they were answered: ok, or a code",
+            families.socket_requests.clone(),
+        );
+        registry.register(
+            "socket_connections",
+            "Open connections of the Unix socket",
+            families.socket_connections.clone(),
+        );
         metrics
     }
 
     /// Counts a connection until the guard is dropped.
     pub fn connection(&self) -> Counted {
         Counted::new(&self.0.connections)
+    }
+
+    /// Counts a connection of the socket until the guard is dropped.
+    pub fn socket_connection(&self) -> Counted {
+        Counted::new(&self.0.socket_connections)
+    }
+
+    /// Counts a request on the socket that was done, or failed with a code.
+    pub fn socket_request(&self, command: &'static str, failed: Option<ErrorCode>) {
+        let code = failed.map_or("ok", ErrorCode::as_str);
+        let answered = Commanded { command, code };
+        self.0.socket_requests.get_or_create(&answered).inc();
     }
 
     /// Says that requests are queued here, until the guard is dropped.

@@ -183,6 +183,11 @@ impl Problem {
         self
     }
 
+    /// What the client is told, and the room that it takes until the last of it is written.
+    pub fn into_parts(self) -> (ErrorBody, Arc<Reservation>) {
+        (self.0.body, self.0.room)
+    }
+
     /// The code.
     pub fn code(&self) -> ErrorCode {
         self.0.body.code()

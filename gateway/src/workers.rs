@@ -48,11 +48,16 @@ pub struct Question {
 impl Question {
     /// A call that runs guests.
     pub fn call(endpoint: Endpoint, payload: Bytes, patience: Duration, trace: TraceParent) -> Self {
-        let mut headers = HeaderMap::new();
-        trace.write(&mut headers);
+        let mut question = Self::untraced(endpoint, payload, patience);
+        trace.write(&mut question.headers);
+        question
+    }
+
+    /// A call that belongs to no trace.
+    pub fn untraced(endpoint: Endpoint, payload: Bytes, patience: Duration) -> Self {
         Self {
             endpoint,
-            headers,
+            headers: HeaderMap::new(),
             payload,
             patience,
         }

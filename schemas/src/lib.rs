@@ -19,6 +19,7 @@ pub mod outcome;
 pub mod payload;
 pub mod reference;
 pub mod schema;
+pub mod seed;
 pub mod store;
 pub mod subject;
 pub mod timestamp;

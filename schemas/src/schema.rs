@@ -3,7 +3,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{beat, chain, error, invocation, job, module, outcome, payload, store};
+use crate::{beat, chain, error, invocation, job, module, outcome, payload, seed, store};
 
 /// Every message a client can meet, as `(file name without ending, schema)`.
 pub fn all() -> Vec<(&'static str, Schema)> {
@@ -34,6 +34,16 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("dead-purged", schema::<job::DeadPurged>()),
         ("worker-beat", schema::<beat::WorkerBeat>()),
         ("error", schema::<error::ErrorBody>()),
+        ("seed-request", schema::<seed::SeedRequest>()),
+        ("seed-loaded", schema::<seed::SeedReply<seed::Loaded>>()),
+        ("seed-executed", schema::<seed::SeedReply<seed::Execution<'_>>>()),
+        (
+            "seed-chain-executed",
+            schema::<seed::SeedReply<seed::ChainExecution<'_>>>(),
+        ),
+        ("seed-binaries", schema::<seed::SeedReply<seed::Binaries>>()),
+        ("seed-failed", schema::<seed::SeedReply<()>>()),
+        ("seed-unloaded", schema::<seed::SeedReply<seed::Unloaded>>()),
     ]
 }
 

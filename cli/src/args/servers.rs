@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use wess_gateway::config::HttpOptions;
 use wess_service::admin::AdminOptions;
 use wess_service::nats::NatsOptions;
@@ -21,7 +21,8 @@ Examples:
   wess up --data /var/lib/wess --http 127.0.0.1:8000
   wess up --http 127.0.0.1:0 --admin 127.0.0.1:0 --nats-listen 127.0.0.1:0
   wess up --nats nats://nats.example:4222 --nats-creds wess.creds
-Prints one line on stdout when it can answer: ready http=URL admin=URL nats=URL
+  wess up --socket /run/wess.sock                     the seed protocol on a Unix socket as well
+Prints one line on stdout when it can answer: ready http=URL admin=URL nats=URL, with socket=PATH if there is one
 SIGTERM or Ctrl-C lets calls finish and stops everything; a second one cuts them short.")]
 pub struct UpArgs {
     #[command(flatten)]
@@ -62,11 +63,15 @@ pub struct UpArgs {
 #[command(after_help = "\
 Examples:
   wess bench
+  wess bench --scenario socket                        the seed protocol of `wess up --socket`
   wess bench --seconds 20 -o json > bench.json
   setsid sh -c 'echo -19 > /proc/self/autogroup; exec wess bench'     shielded from other work
 It starts a nats-server, an echo and a worker of its own, in a temporary folder, and leaves nothing.
 Each is measured in turn, several times; the medians are shown.")]
 pub struct BenchArgs {
+    /// What to measure.
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    pub scenario: Scenario,
     /// How long to measure calls in all, in seconds; starting, storing and restarting come on top.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(4..=3600))]
     pub seconds: u64,
@@ -100,6 +105,16 @@ pub struct BenchArgs {
     pub markdown: bool,
 }
 
+/// What `wess bench` measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// A worker behind NATS, against a bare echo there; then what many modules cost.
+    #[default]
+    Calls,
+    /// The Unix socket of `wess up`, against a bare axum echo over TCP.
+    Socket,
+}
+
 /// `wess child`.
 #[derive(Args)]
 pub struct ChildArgs {
@@ -111,6 +126,13 @@ pub struct ChildArgs {
     /// Its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub arguments: Vec<OsString>,
+}
+
+/// `wess bench-axum`.
+#[derive(Args)]
+pub struct BenchAxumArgs {
+    /// Where.
+    pub listen: SocketAddr,
 }
 
 /// `wess bench-echo`.

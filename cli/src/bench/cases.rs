@@ -16,7 +16,7 @@ const IN_FLIGHT: [usize; 3] = [1, 50, 256];
 /// How large a call is.
 const BYTES: [usize; 2] = [64, 1024];
 /// What of each measurement's time is spent before it, unmeasured.
-const WARM_UP: f64 = 0.1;
+pub const WARM_UP: f64 = 0.1;
 
 /// Somebody who answers.
 #[derive(Debug, Clone)]
@@ -186,7 +186,8 @@ async fn sample(generator: &mut Generator, load: &Load, pids: [Option<u32>; 2]) 
 }
 
 impl Sample {
-    fn of(measured: &Measured, cpu_us: Cpu) -> Self {
+    /// What came of a measurement.
+    pub fn of(measured: &Measured, cpu_us: Cpu) -> Self {
         let us = |quantile| measured.latency_ns.value_at_quantile(quantile) as f64 / 1000.0;
         let calls_per_s = measured.calls as f64 / measured.elapsed.as_secs_f64();
         Self {
@@ -197,7 +198,8 @@ impl Sample {
         }
     }
 
-    fn median(samples: &[Self]) -> Self {
+    /// The median of each figure.
+    pub fn median(samples: &[Self]) -> Self {
         let of = |field: fn(&Self) -> f64| median(samples.iter().map(field));
         let cpu = |field: fn(&Cpu) -> Option<f64>| {
             let known: Option<Vec<f64>> = samples.iter().map(|sample| field(&sample.cpu_us)).collect();
@@ -217,7 +219,7 @@ impl Sample {
 }
 
 /// The middle one; of an even number, the lower of the two in the middle. Zero of none.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values

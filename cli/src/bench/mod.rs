@@ -9,6 +9,8 @@ mod modules;
 mod processes;
 mod report;
 mod rig;
+mod socket;
+mod stream;
 mod usage;
 
 use std::process::ExitCode;
@@ -16,10 +18,11 @@ use std::time::Duration;
 
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use wess_schemas::subject::Endpoint;
 use wess_schemas::{ModuleName, Reference};
 
-use crate::args::{BenchArgs, BenchEchoArgs, Output};
+use crate::args::{BenchArgs, BenchAxumArgs, BenchEchoArgs, Output, Scenario};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output;
@@ -28,6 +31,7 @@ use crate::transport::over;
 use cases::{Field, Plan, Responder};
 use report::Report;
 use rig::{ECHO, Rig};
+use socket::SocketReport;
 
 /// `wess bench`.
 pub fn run(args: BenchArgs) -> ExitCode {
@@ -37,6 +41,14 @@ pub fn run(args: BenchArgs) -> ExitCode {
 /// `wess bench-echo`, which [`run`] starts.
 pub fn echo(args: BenchEchoArgs) -> ExitCode {
     finish(Output::Human, block_on(echo::answer(args)))
+}
+
+/// `wess bench-axum`, which [`run`] starts. As many threads as a server has that nobody has told.
+pub fn axum(args: BenchAxumArgs) -> ExitCode {
+    let served = tokio::runtime::Runtime::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(socket::axum(args)));
+    finish(Output::Human, served)
 }
 
 /// One thread: a generator on several is slower, and disturbs what it measures.
@@ -59,22 +71,49 @@ fn finish(output: Output, result: anyhow::Result<()>) -> ExitCode {
 }
 
 async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
-    let report = tokio::select! {
-        report = measure(&args) => report?,
+    tokio::select! {
+        printed = async {
+            match args.scenario {
+                Scenario::Calls => print(&args, &measure(&args).await?, Report::text, Report::markdown),
+                Scenario::Socket => {
+                    let report = measure_socket(&args).await?;
+                    print(&args, &report, SocketReport::text, SocketReport::markdown)
+                }
+            }
+        } => printed,
         // Dropping what is underway ends the processes and removes the folder.
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-    };
+    }
+}
+
+fn print<R: Serialize>(
+    args: &BenchArgs,
+    report: &R,
+    text: fn(&R) -> String,
+    markdown: fn(&R) -> String,
+) -> anyhow::Result<()> {
     match args.output {
-        Output::Json => output::json(&report)?,
-        Output::Human if args.markdown => output::text(&report.markdown())?,
-        Output::Human => output::text(&report.text())?,
+        Output::Json => output::json(report)?,
+        Output::Human if args.markdown => output::text(&markdown(report))?,
+        Output::Human => output::text(&text(report))?,
     }
     Ok(())
 }
 
+fn bar(steps: u64) -> anyhow::Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {eta}")?;
+    Ok(ProgressBar::new(steps).with_style(style))
+}
+
+async fn measure_socket(args: &BenchArgs) -> anyhow::Result<SocketReport> {
+    let bar = bar(args.rounds * socket::count())?;
+    let report = socket::measure(args, || bar.inc(1)).await?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
 async fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
-    let bar = ProgressBar::new(cases::count() + 2)
-        .with_style(ProgressStyle::with_template("{msg} {wide_bar} {eta}")?);
+    let bar = bar(cases::count() + 2)?;
     bar.set_message("starting");
     let mut rig = Rig::start(args).await?;
     let idle = usage::memory(rig.worker.pid());

@@ -67,10 +67,15 @@ impl Cached {
     }
 }
 
+/// The benchmark's guest; `number` makes its bytes its own.
+pub fn upper(number: u64) -> anyhow::Result<Vec<u8>> {
+    let text = UPPER.replace("(memory ", &format!("(@custom \"number\" \"{number}\") (memory "));
+    Ok(wat::parse_str(text)?)
+}
+
 /// The benchmark's guest, stored under `name`; `number` makes its bytes its own.
 pub async fn store(transport: &dyn Transport, name: ModuleName, number: u64) -> anyhow::Result<()> {
-    let text = UPPER.replace("(memory ", &format!("(@custom \"number\" \"{number}\") (memory "));
-    let wasm: Bytes = wat::parse_str(text)?.into();
+    let wasm: Bytes = upper(number)?.into();
     transport
         .store(NewModule {
             name,

@@ -72,13 +72,27 @@ const COLUMNS: [&str; 10] = [
 ];
 
 fn row(case: &Case, who: &str, sample: &Sample, ratio: String) -> [String; 10] {
+    let [rate, p50, p99, nats, responder, generator] = sample_row(sample);
+    let (in_flight, bytes) = (case.in_flight.to_string(), case.bytes.to_string());
+    [
+        in_flight,
+        bytes,
+        who.into(),
+        rate,
+        ratio,
+        p50,
+        p99,
+        nats,
+        responder,
+        generator,
+    ]
+}
+
+/// Rate, both latencies, and the processor time of NATS, responder and generator.
+pub fn sample_row(sample: &Sample) -> [String; 6] {
     let cpu = |us: Option<f64>| us.map_or_else(|| "?".into(), |us| format!("{us:.1}"));
     [
-        case.in_flight.to_string(),
-        case.bytes.to_string(),
-        who.into(),
         format!("{:.0}", sample.calls_per_s),
-        ratio,
         format!("{:.0}", sample.p50_us),
         format!("{:.0}", sample.p99_us),
         cpu(sample.cpu_us.nats),

@@ -115,6 +115,7 @@ async fn start(
         http: format!("http://{http}"),
         admin: format!("http://{admin}"),
         nats: options.urls.unwrap_or_else(|| DEFAULT_URL.into()),
+        socket: args.http_options.socket.path().map(|path| path.to_string()),
     };
     addresses.announce(lifecycle).map_err(Failure::internal)?;
     if args.telemetry.log_format == LogFormat::Human {

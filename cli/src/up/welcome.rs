@@ -1,5 +1,6 @@
 //! What `wess up` says when it can answer: one line for programs, and what a person would try next.
 
+use std::fmt::Display;
 use std::io;
 
 use wess_service::lifecycle::Lifecycle;
@@ -14,17 +15,24 @@ pub struct Addresses {
     pub admin: String,
     /// The NATS server.
     pub nats: String,
+    /// The Unix socket's path, if there is one.
+    pub socket: Option<String>,
 }
 
 impl Addresses {
-    /// The line `ready http=… admin=… nats=…` on stdout.
+    /// The line `ready http=… admin=… nats=…` on stdout, with `socket=…` at its end where there is one.
     pub fn announce(&self, lifecycle: &Lifecycle) -> io::Result<()> {
-        lifecycle.announce(&[("http", &self.http), ("admin", &self.admin), ("nats", &self.nats)])
+        let mut facts: Vec<(&str, &dyn Display)> =
+            vec![("http", &self.http), ("admin", &self.admin), ("nats", &self.nats)];
+        facts.extend(self.socket.iter().map(|path| ("socket", path as &dyn Display)));
+        lifecycle.announce(&facts)
     }
 
     /// Commands that work as they stand here, in this order; a test runs them.
     pub fn what_to_try(&self) -> String {
-        let Self { http, admin, nats } = self;
+        let Self {
+            http, admin, nats, ..
+        } = self;
         let (there, server) = match nats == DEFAULT_URL {
             true => (String::new(), String::new()),
             false => (
@@ -56,6 +64,7 @@ mod tests {
                 http: "http://h".into(),
                 admin: "http://a".into(),
                 nats: nats.into(),
+                socket: None,
             };
             addresses.what_to_try()
         };

@@ -47,6 +47,40 @@ fn a_short_run_measures_everything_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn the_socket_is_measured_against_a_bare_axum_echo_and_leaves_nothing_behind() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut command = binary("wess");
+    command.args([
+        "bench",
+        "--scenario",
+        "socket",
+        "--seconds",
+        "4",
+        "--output",
+        "json",
+    ]);
+    let output = command
+        .env("TMPDIR", folder.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let cases = report["cases"].as_array().unwrap();
+    let named: Vec<_> = cases.iter().map(|case| case["what"].as_str().unwrap()).collect();
+    assert_eq!(
+        (named[0], named[1], named[6]),
+        ("axum echo", "Execute", "ExecuteChain of three")
+    );
+    for case in cases {
+        assert!(case["sample"]["calls_per_s"].as_f64().unwrap() > 0.0, "{case}");
+        assert!(case["sample"]["cpu_us"]["responder"].is_number(), "{case}");
+        assert!(case["ratio"].as_f64().unwrap() > 0.0, "{case}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn behind_a_server_that_was_named_nothing_is_left_in_it() {
     let server = NatsServer::start();
     let measured = binary("wess")

@@ -7,5 +7,6 @@ mod calls;
 mod command_line;
 mod jobs;
 mod modules;
+mod socket;
 mod up;
 mod wess;

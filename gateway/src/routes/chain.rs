@@ -43,7 +43,7 @@ pub async fn chain(
 
 /// The steps that ran before one failed are told in the facts. Where their outputs cannot be fetched, or there is no
 /// room for them, references stay there: the failure itself is what the client has to hear.
-async fn with_outputs(app: &App, mut problem: Problem) -> Problem {
+pub async fn with_outputs(app: &App, mut problem: Problem) -> Problem {
     let Ok(facts) = json(problem.facts_mut()) else {
         return problem;
     };

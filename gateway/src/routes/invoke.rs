@@ -159,7 +159,8 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<JobId>, Prob
         .map_err(|invalid: InvalidName| Problem::invalid(format!("header {IDEMPOTENCY_KEY}: {invalid}")))
 }
 
-fn in_header(reference: &PayloadRef) -> Result<String, Problem> {
+/// A reference as the value of a header.
+pub fn in_header(reference: &PayloadRef) -> Result<String, Problem> {
     serde_json::to_string(reference).map_err(|error| unreadable(&error))
 }
 

@@ -28,7 +28,7 @@ use crate::problem::Problem;
 use crate::workers::{Question, json, unreadable};
 
 /// Beyond this a module is streamed, even where a message may be larger: within one process it may be of any size.
-const SMALL_MODULE_BYTES: u64 = 1024 * 1024;
+pub const SMALL_MODULE_BYTES: u64 = 1024 * 1024;
 
 /// What a module is stored under, and the limits it shall have. Left out, it keeps those that it has.
 #[derive(Debug, Deserialize)]

@@ -1,0 +1,153 @@
+//! The generator for byte streams: so many connections, so many requests in flight on each, every answer timed and checked.
+//!
+//! Requests are the same bytes each time, and answers are told apart as they stand in the buffer: as little of the
+//! generator as can be is measured.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use hdrhistogram::Histogram;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::load::Measured;
+
+/// How long the last answers may take after the time is over.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// How much is read at a time.
+const READ_BYTES: usize = 64 * 1024;
+
+/// How answers are told apart.
+#[derive(Debug, Clone, Copy)]
+pub enum Framing {
+    /// By their ends of line.
+    Lines,
+    /// By the empty line after the head, and a body of so many bytes.
+    Http {
+        /// The body's length.
+        body_bytes: usize,
+    },
+}
+
+/// What to send, for how long.
+#[derive(Debug, Clone)]
+pub struct StreamLoad {
+    /// One request.
+    pub request: Bytes,
+    /// How an answer ends.
+    pub framing: Framing,
+    /// What every answer has in it.
+    pub expected: Bytes,
+    /// How many requests are in flight on each connection.
+    pub in_flight: usize,
+    /// How long.
+    pub duration: Duration,
+}
+
+/// Loads all connections at once until the time is over.
+pub async fn run<S>(connections: &mut [S], load: &StreamLoad) -> anyhow::Result<Measured>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let started = Instant::now();
+    let ends = started + load.duration;
+    let running: FuturesUnordered<_> = connections
+        .iter_mut()
+        .map(|connection| drive(connection, load, ends))
+        .collect();
+    let all = tokio::time::timeout(load.duration + LAST_ANSWERS, running.collect::<Vec<_>>());
+    let mut latency_ns = Histogram::new(3)?;
+    for one in all.await.context("answers are missing")? {
+        latency_ns.add(one?)?;
+    }
+    Ok(Measured {
+        calls: latency_ns.len(),
+        elapsed: started.elapsed(),
+        latency_ns,
+    })
+}
+
+async fn drive<S>(connection: &mut S, load: &StreamLoad, ends: Instant) -> anyhow::Result<Histogram<u64>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut latency_ns = Histogram::new(3)?;
+    let (mut sent, mut received) = (VecDeque::new(), BytesMut::with_capacity(READ_BYTES));
+    let mut batch = Vec::new();
+    send(connection, load, load.in_flight, &mut batch, &mut sent).await?;
+    while !sent.is_empty() {
+        received.reserve(READ_BYTES);
+        ensure!(
+            connection.read_buf(&mut received).await? > 0,
+            "the connection is gone"
+        );
+        let (now, mut answers) = (Instant::now(), 0);
+        while let Some(length) = load.framing.answer(&received) {
+            check(&received[..length], load)?;
+            received.advance(length);
+            let asked = sent.pop_front().context("an answer to nothing that was asked")?;
+            latency_ns.record(now.duration_since(asked).as_nanos() as u64)?;
+            answers += 1;
+        }
+        if now < ends {
+            send(connection, load, answers, &mut batch, &mut sent).await?;
+        }
+    }
+    Ok(latency_ns)
+}
+
+async fn send<S: AsyncWrite + Unpin>(
+    connection: &mut S,
+    load: &StreamLoad,
+    count: usize,
+    batch: &mut Vec<u8>,
+    sent: &mut VecDeque<Instant>,
+) -> anyhow::Result<()> {
+    batch.clear();
+    for _ in 0..count {
+        batch.extend_from_slice(&load.request);
+    }
+    sent.extend(std::iter::repeat_n(Instant::now(), count));
+    Ok(connection.write_all(batch).await?)
+}
+
+impl Framing {
+    /// How long the answer is that `received` begins with, once all of it is there.
+    fn answer(self, received: &[u8]) -> Option<usize> {
+        match self {
+            Self::Lines => Some(memchr::memchr(b'\n', received)? + 1),
+            Self::Http { body_bytes } => {
+                let end = memchr::memmem::find(received, b"\r\n\r\n")? + 4 + body_bytes;
+                (received.len() >= end).then_some(end)
+            }
+        }
+    }
+}
+
+/// A rate of wrong answers would be worth nothing.
+fn check(answer: &[u8], load: &StreamLoad) -> anyhow::Result<()> {
+    if memchr::memmem::find(answer, &load.expected).is_none() {
+        bail!(
+            "answered {:?}",
+            String::from_utf8_lossy(&answer[..answer.len().min(300)])
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_or_not_there() {
+        assert_eq!(Framing::Lines.answer(b"{}\n{}\n"), Some(3));
+        assert_eq!(Framing::Lines.answer(b"{}"), None);
+        let http = Framing::Http { body_bytes: 2 };
+        assert_eq!(http.answer(b"HTTP/1.1 200 OK\r\n\r\nab"), Some(21));
+        assert_eq!(http.answer(b"HTTP/1.1 200 OK\r\n\r\na"), None);
+    }
+}
