@@ -9,6 +9,7 @@ pub mod chain;
 pub mod digest;
 pub mod error;
 pub mod error_code;
+pub mod export;
 pub mod header;
 pub mod id;
 pub mod invocation;
@@ -23,6 +24,7 @@ pub mod seed;
 pub mod store;
 pub mod subject;
 pub mod timestamp;
+pub mod wit;
 
 pub use digest::Digest;
 pub use error::ErrorBody;

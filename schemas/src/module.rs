@@ -8,9 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::export::Export;
 use crate::id::{ModuleId, ModuleName, Tag};
 use crate::limits::Limits;
 use crate::timestamp::Timestamp;
+use crate::wit::ComponentInterface;
 
 /// How bytes and arguments get in and out of a guest; decided when the module is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -20,8 +22,10 @@ pub enum Abi {
     Typed,
     /// Bytes in linear memory, through `process`.
     Plugin,
-    /// stdin to stdout, through WASI preview 1 `_start`.
+    /// stdin to stdout, through WASI preview 1 `_start` or the interface `wasi:cli/run`.
     Command,
+    /// JSON arguments to the values of WIT and back.
+    Component,
 }
 
 impl Abi {
@@ -31,6 +35,7 @@ impl Abi {
             Self::Typed => "typed",
             Self::Plugin => "plugin",
             Self::Command => "command",
+            Self::Component => "component",
         }
     }
 }
@@ -103,7 +108,10 @@ pub struct Module {
     /// Every version, oldest first.
     pub versions: Vec<VersionSummary>,
     /// That version's exported functions.
-    pub exports: Vec<FunctionExport>,
+    pub exports: Vec<Export>,
+    /// A component's world as WIT text; left out of other modules, and where it is too long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wit: Option<String>,
     /// The module's own limits.
     pub limits: Limits,
     /// When the module was first stored.
@@ -259,8 +267,11 @@ pub struct ModuleVersion {
     pub size: u64,
     /// How to call it.
     pub abi: Abi,
-    /// What it exports.
+    /// What it exports, unless it is a component.
     pub exports: Vec<FunctionExport>,
+    /// What it exports if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<ComponentInterface>,
     /// When it was stored.
     pub created: Timestamp,
 }

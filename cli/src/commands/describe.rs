@@ -1,6 +1,7 @@
 //! `wess describe`: what a module is, which functions it has, which versions there are.
 
-use wess_schemas::module::{FunctionExport, Module, ValueType, VersionSummary};
+use wess_schemas::export::Export;
+use wess_schemas::module::{Module, VersionSummary};
 use wess_schemas::{Limits, Tag};
 
 use super::Ask;
@@ -20,7 +21,9 @@ impl Ask for DescribeArgs {
         match self.remote.output {
             Output::Json => output::json(&module)?,
             Output::Human => {
-                output::text(&[facts(&module), functions(&module), versions(&module)].join("\n\n"))?
+                let wit = module.wit.as_deref().map(|wit| wit.trim_end().to_owned());
+                let parts = [facts(&module), functions(&module), versions(&module)];
+                output::text(&parts.into_iter().chain(wit).collect::<Vec<_>>().join("\n\n"))?
             }
         }
         Ok(Exit::Done)
@@ -49,18 +52,10 @@ fn functions(module: &Module) -> String {
     )
 }
 
-fn signature(export: &FunctionExport) -> String {
-    let list = |types: &[ValueType]| {
-        types
-            .iter()
-            .map(|value| value.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    match &export.results[..] {
-        [] => format!("({})", list(&export.params)),
-        [single] => format!("({}) -> {}", list(&export.params), single.as_str()),
-        several => format!("({}) -> ({})", list(&export.params), list(several)),
+fn signature(export: &Export) -> String {
+    match &export.unsupported {
+        Some(why) => format!("{} (cannot be called: {why})", export.signature),
+        None => export.signature.clone(),
     }
 }
 
@@ -100,23 +95,6 @@ fn limits(limits: &Limits) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_signature_reads_as_in_wit_and_rust() {
-        let export = |params: &[ValueType], results: &[ValueType]| {
-            signature(&FunctionExport {
-                name: "f".into(),
-                params: params.into(),
-                results: results.into(),
-            })
-        };
-        assert_eq!(export(&[], &[]), "()");
-        assert_eq!(
-            export(&[ValueType::I32, ValueType::I64], &[ValueType::F64]),
-            "(i32, i64) -> f64"
-        );
-        assert_eq!(export(&[], &[ValueType::I32, ValueType::Ref]), "() -> (i32, ref)");
-    }
 
     #[test]
     fn only_limits_that_are_there_are_said() {

@@ -9,7 +9,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use wess_schemas::beat::WorkerBeat;
 use wess_schemas::chain::{ChainOutcome, ChainRequest, ChainStep};
-use wess_schemas::module::{Abi, FunctionExport, ListRequest, TagRequest, ValueType, VersionSummary};
+use wess_schemas::export::Export;
+use wess_schemas::module::{Abi, ListRequest, TagRequest, VersionSummary};
 use wess_schemas::outcome::{ModuleRun, RunStats};
 use wess_schemas::payload::{PayloadBucket, PayloadRef};
 use wess_schemas::store::StoreRequest;
@@ -143,15 +144,18 @@ fn step() -> impl Strategy<Value = ChainStep> {
     ]
 }
 
-fn value_type() -> impl Strategy<Value = ValueType> {
-    use ValueType::{F32, F64, I32, I64, Ref, V128};
-    prop::sample::select(vec![I32, I64, F32, F64, V128, Ref])
+prop_compose! {
+    fn export()(
+        name in text(), params in vec(text(), 0..3), results in vec(text(), 0..3), signature in text(),
+        (args_schema, results_schema) in (of(schema()), of(schema())), unsupported in of(text()),
+    ) -> Export {
+        Export { name, params, results, signature, args_schema, results_schema, unsupported }
+    }
 }
 
-prop_compose! {
-    fn export()(name in text(), params in vec(value_type(), 0..3), results in vec(value_type(), 0..3)) -> FunctionExport {
-        FunctionExport { name, params, results }
-    }
+/// Not null, which reads back as a schema that is not there.
+fn schema() -> impl Strategy<Value = serde_json::Value> {
+    json().prop_filter("a schema", |value| !value.is_null())
 }
 
 prop_compose! {
@@ -163,13 +167,13 @@ prop_compose! {
 prop_compose! {
     fn module()(
         id in module_id(), name in name(), newest in version(),
-        abi in prop::sample::select(vec![Abi::Typed, Abi::Plugin, Abi::Command]),
+        abi in prop::sample::select(vec![Abi::Typed, Abi::Plugin, Abi::Command, Abi::Component]),
         tags in btree_map(tag(), any::<u32>(), 0..3), versions in vec(version(), 0..3), exports in vec(export(), 0..3),
-        limits in limits(), (created, updated) in (timestamp(), timestamp()),
+        limits in limits(), (created, updated, wit) in (timestamp(), timestamp(), of(text())),
         (propagated, stored) in (of(any::<bool>()), of(any::<bool>())),
     ) -> Module {
         let VersionSummary { version, digest, size, .. } = newest;
-        Module { id, name, version, digest, size, abi, tags, versions, exports, limits, created, updated, propagated, stored }
+        Module { id, name, version, digest, size, abi, tags, versions, exports, wit, limits, created, updated, propagated, stored }
     }
 }
 

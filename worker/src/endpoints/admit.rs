@@ -98,7 +98,7 @@ impl Admit {
         let limits = self.policy.resolve(&module.limits, &call.limits);
         limits.map_err(bad_request)?;
         let argv0 = module.name.as_ref().map_or("guest", |name| name.as_str());
-        let planned = Plan::new(module.abi, &module.exports, argv0, call.input);
+        let planned = Plan::new(module.callable(), argv0, call.input);
         match planned {
             // A step's input is the output of the one before: without it, only its function is known.
             Err(error) if !is_whole && error.code() == ErrorCode::InvalidArguments => Ok(()),

@@ -171,9 +171,8 @@ impl Executor {
             .policy
             .resolve(&module.limits, &call.limits)
             .map_err(invalid);
-        let planned = limits.and_then(|limits| {
-            Plan::new(module.abi, &module.exports, argv0, call.input).map(|plan| (plan, limits))
-        });
+        let planned = limits
+            .and_then(|limits| Plan::new(module.callable(), argv0, call.input).map(|plan| (plan, limits)));
         match planned {
             Err(error) => Err(Box::new(Misfit {
                 job_id,

@@ -3,17 +3,18 @@
 //! Invariant: only files whose seal the registry has verified are loaded; this is the one place that trusts them.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use wasmtime::{Engine, Instance, InstancePre, Memory, Module, ModuleExport, Store, TypedFunc};
+use wasmtime::component::Component;
+use wasmtime::{Engine, Module, Precompiled};
 
-use super::abi::INITIALIZE;
-use super::ending::GuestFault;
+use super::component::{self, LoadedComponent};
 use super::engine::{EngineError, EnginePool, Footprint, Metering, compatibility, compiling_engine};
 use super::epoch::EngineClock;
-use super::host::{GuestState, HostFault, linker};
-use super::validate::ModuleRefused;
-use super::wasi;
+use super::host::linker;
+use super::module::LoadedModule;
+use super::validate::{ModuleRefused, is_component};
 
 /// Compiles modules. Cheap to clone; compiling blocks for as long as it takes.
 #[derive(Clone)]
@@ -42,6 +43,9 @@ impl Compiler {
         let refused = |error: wasmtime::Error| {
             ModuleRefused::Unsupported(format!("the module cannot be compiled: {error:#}"))
         };
+        if is_component(wasm) {
+            return precompiled_component(engine, wasm).map_err(refused);
+        }
         let artifact = engine.precompile_module(wasm).map_err(refused)?;
         // What shows only when a module is loaded: sizes that a pool has no slots for, imports of another type.
         let module = trusted_from_bytes(engine, &artifact).map_err(refused)?;
@@ -57,6 +61,23 @@ impl Compiler {
             Metering::Fuel => &self.fuel,
         }
     }
+}
+
+fn precompiled_component(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    let artifact = engine.precompile_component(wasm)?;
+    let component = trusted_component_from_bytes(engine, &artifact)?;
+    component::linker(engine)?.instantiate_pre(&component)?;
+    Ok(artifact)
+}
+
+#[allow(
+    unsafe_code,
+    clippy::disallowed_methods,
+    reason = "the one place that trusts compiled code made in this call"
+)]
+fn trusted_component_from_bytes(engine: &Engine, artifact: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes come from `precompile_component` of the same engine, a moment ago, and nobody else has seen them.
+    unsafe { Component::deserialize(engine, artifact) }
 }
 
 #[allow(
@@ -80,44 +101,56 @@ fn trusted_from_file(engine: &Engine, file: File) -> wasmtime::Result<Module> {
     unsafe { Module::deserialize_open_file(engine, file) }
 }
 
-/// A module ready to be instantiated in one executor's engine.
+#[allow(
+    unsafe_code,
+    clippy::disallowed_methods,
+    reason = "the one place that trusts compiled code from files"
+)]
+fn trusted_component_from_file(engine: &Engine, file: &File) -> wasmtime::Result<Component> {
+    // SAFETY: as for modules. The path is no name that could come to mean another file: the kernel resolves it to the
+    // very file that this descriptor has open, which `file` keeps open until it is mapped.
+    unsafe { Component::deserialize_file(engine, path_of(file)) }
+}
+
+/// Where the kernel shows the file that a descriptor has open. Wasmtime maps components from paths only.
+fn path_of(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// A module or component ready to be instantiated in one executor's engine.
 pub struct Prepared {
-    pre: InstancePre<GuestState>,
+    code: Code,
     clock: EngineClock,
-    memory: Option<ModuleExport>,
-    alloc: Option<ModuleExport>,
-    initialize: Option<ModuleExport>,
-    output_getters: Option<(ModuleExport, ModuleExport)>,
-    uses_wasi: bool,
     metering: Metering,
+}
+
+/// What there is to instantiate.
+pub(super) enum Code {
+    Module(LoadedModule),
+    Component(LoadedComponent),
 }
 
 impl Prepared {
     /// Maps a compiled file whose seal has been verified through this very descriptor. Blocks for a moment.
     pub fn load(engines: &EnginePool, metering: Metering, file: &File) -> Result<Arc<Self>, EngineError> {
-        let mut running = engines.get(metering, Footprint::Page)?;
-        let mut module = trusted_from_file(&running.engine, file.try_clone()?)?;
-        if Footprint::of(&module) == Footprint::Pages {
-            running = engines.get(metering, Footprint::Pages)?;
-            module = trusted_from_file(&running.engine, file.try_clone()?)?;
-        }
-        let pre = running.linker.instantiate_pre(&module)?;
-        let export = |name: &str| module.get_export_index(name);
+        let is_component = matches!(
+            Engine::detect_precompiled_file(path_of(file))?,
+            Some(Precompiled::Component)
+        );
+        let (code, clock) = if is_component {
+            load_component(engines, metering, file)?
+        } else {
+            load_module(engines, metering, file)?
+        };
         Ok(Arc::new(Self {
-            pre,
-            clock: running.clock.clone(),
-            memory: export("memory"),
-            alloc: export("alloc"),
-            initialize: export(INITIALIZE),
-            output_getters: export("get_output_ptr").zip(export("get_output_len")),
-            uses_wasi: module.imports().any(|import| import.module() == wasi::MODULE),
+            code,
+            clock,
             metering,
         }))
     }
 
-    /// Whether the module imports WASI.
-    pub(super) fn uses_wasi(&self) -> bool {
-        self.uses_wasi
+    pub(super) fn code(&self) -> &Code {
+        &self.code
     }
 
     pub(super) fn metering(&self) -> Metering {
@@ -129,69 +162,38 @@ impl Prepared {
     }
 
     pub(super) fn engine(&self) -> &Engine {
-        self.pre.module().engine()
-    }
-
-    /// A fresh instance, initialized if the module asks for that.
-    pub(super) async fn instantiate(&self, store: &mut Store<GuestState>) -> Result<Instance, GuestFault> {
-        if self.uses_wasi {
-            let builder = wasi::builder(&store.data().log);
-            store.data_mut().wasi = Some(wasi::context(builder));
+        match &self.code {
+            Code::Module(module) => module.engine(),
+            Code::Component(component) => component.engine(),
         }
-        let instance = self.instantiate_bare(store).await?;
-        if let Some(initialize) = self.function::<(), ()>(&self.initialize, &instance, store) {
-            initialize.call_async(&mut *store, ()).await?;
-        }
-        Ok(instance)
     }
+}
 
-    /// A fresh instance, as it is after its start function.
-    pub(super) async fn instantiate_bare(&self, store: &mut Store<GuestState>) -> wasmtime::Result<Instance> {
-        self.pre.instantiate_async(&mut *store).await
+fn load_module(
+    engines: &EnginePool,
+    metering: Metering,
+    file: &File,
+) -> Result<(Code, EngineClock), EngineError> {
+    let mut running = engines.get(metering, Footprint::Page)?;
+    let mut module = trusted_from_file(&running.engine, file.try_clone()?)?;
+    if Footprint::of(&module) == Footprint::Pages {
+        running = engines.get(metering, Footprint::Pages)?;
+        module = trusted_from_file(&running.engine, file.try_clone()?)?;
     }
+    let pre = running.linker.instantiate_pre(&module)?;
+    Ok((
+        Code::Module(LoadedModule::new(&module, pre)),
+        running.clock.clone(),
+    ))
+}
 
-    pub(super) fn memory(
-        &self,
-        instance: &Instance,
-        store: &mut Store<GuestState>,
-    ) -> Result<Memory, HostFault> {
-        let export = self
-            .memory
-            .as_ref()
-            .and_then(|export| instance.get_module_export(&mut *store, export));
-        export
-            .and_then(wasmtime::Extern::into_memory)
-            .ok_or(HostFault::NoMemory)
-    }
-
-    pub(super) fn alloc(
-        &self,
-        instance: &Instance,
-        store: &mut Store<GuestState>,
-    ) -> Option<TypedFunc<u32, u32>> {
-        self.function(&self.alloc, instance, store)
-    }
-
-    pub(super) fn output_getters(
-        &self,
-        instance: &Instance,
-        store: &mut Store<GuestState>,
-    ) -> Option<(TypedFunc<(), u32>, TypedFunc<(), u32>)> {
-        let (start, len) = self.output_getters.as_ref()?;
-        let start = instance.get_module_export(&mut *store, start)?.into_func()?;
-        let len = instance.get_module_export(&mut *store, len)?.into_func()?;
-        Some((start.typed(&*store).ok()?, len.typed(&*store).ok()?))
-    }
-
-    fn function<P: wasmtime::WasmParams, R: wasmtime::WasmResults>(
-        &self,
-        export: &Option<ModuleExport>,
-        instance: &Instance,
-        store: &mut Store<GuestState>,
-    ) -> Option<TypedFunc<P, R>> {
-        let function = instance
-            .get_module_export(&mut *store, export.as_ref()?)?
-            .into_func()?;
-        function.typed(&*store).ok()
-    }
+fn load_component(
+    engines: &EnginePool,
+    metering: Metering,
+    file: &File,
+) -> Result<(Code, EngineClock), EngineError> {
+    let running = engines.get(metering, Footprint::Component)?;
+    let component = trusted_component_from_file(&running.engine, file)?;
+    let pre = running.components.instantiate_pre(&component)?;
+    Ok((Code::Component(LoadedComponent::new(pre)), running.clock.clone()))
 }

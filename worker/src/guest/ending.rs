@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use serde_json::Value;
 use wasmtime::{Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
 use wess_schemas::{ErrorBody, ErrorCode};
 
 use super::host::{HostFault, StateError};
@@ -104,6 +105,18 @@ impl GuestFault {
         }
     }
 
+    /// Settles what a failed call of a component's function means: what cannot be made of a guest's values is its fault.
+    pub(super) fn of_component(self, output_limit: usize) -> Self {
+        match self {
+            Self::Internal(error) if error.root_cause().to_string() == TOO_MUCH => {
+                Self::OutputTooLarge(output_limit)
+            }
+            Self::Internal(error) => trapped("invalid_value", &error.root_cause(), Vec::new()),
+            Self::Trapped { message, .. } if message == TOO_MUCH => Self::OutputTooLarge(output_limit),
+            fault => fault,
+        }
+    }
+
     /// Settles what a failure after a refused growth means: no guest code ran in one that is not a trap.
     pub(super) fn after_refusal(self, refused: Option<Refused>) -> Self {
         match (self, refused) {
@@ -114,6 +127,9 @@ impl GuestFault {
         }
     }
 }
+
+/// What Wasmtime calls a guest that hands over more than it may; it has no type that could be asked for.
+const TOO_MUCH: &str = "too much data is being copied between the host and the guest: fuel allocated for hostcalls has been exhausted";
 
 fn trapped(kind: &'static str, why: &dyn Display, backtrace: Vec<String>) -> GuestFault {
     GuestFault::Trapped {
@@ -154,6 +170,9 @@ impl From<wasmtime::Error> for GuestFault {
         }
         if let Some(exited) = error.downcast_ref::<Exited>() {
             return trapped("exit", exited, backtrace);
+        }
+        if let Some(exited) = error.downcast_ref::<I32Exit>() {
+            return trapped("exit", &Exited(exited.0), backtrace);
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::OutOfFuel) => Self::OutOfFuel,

@@ -24,6 +24,12 @@ const KEEP_RESIDENT_BLIND_BYTES: usize = 64 << 10;
 const MAX_INSTANCE_BYTES: usize = 1 << 20;
 /// Tables one module may define.
 pub(super) const MAX_TABLES: u32 = 4;
+/// Core instances that one component may have: its modules, and what tools put between them.
+const MAX_CORE_INSTANCES: u32 = 64;
+/// Memories that all of them may have together.
+const MAX_COMPONENT_MEMORIES: u32 = 4;
+/// Tables that all of them may have together.
+const MAX_COMPONENT_TABLES: u32 = 16;
 
 /// An engine could not be made, or did not take what it was given.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -67,6 +73,7 @@ pub(super) fn accepted_features() -> WasmFeatures {
         | WasmFeatures::TAIL_CALL
         | WasmFeatures::RELAXED_SIMD
         | WasmFeatures::EXTENDED_CONST
+        | WasmFeatures::COMPONENT_MODEL
 }
 
 /// How a module is compiled; the same for the compiler and for every engine that loads what it made.
@@ -89,11 +96,21 @@ fn pool(footprint: Footprint, slots: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     let (pagemap_scan, keep_resident) = match footprint {
         Footprint::Pages if kernel_reports_written_pages() => (Enabled::Auto, KEEP_RESIDENT_BYTES),
-        Footprint::Pages | Footprint::Page => (Enabled::No, KEEP_RESIDENT_BLIND_BYTES),
+        Footprint::Component if kernel_reports_written_pages() => (Enabled::Auto, KEEP_RESIDENT_BYTES),
+        Footprint::Pages | Footprint::Page | Footprint::Component => (Enabled::No, KEEP_RESIDENT_BLIND_BYTES),
     };
-    pool.total_core_instances(slots)
-        .total_memories(slots)
-        .total_tables(slots * MAX_TABLES)
+    let (core_instances, memories, tables) = match footprint {
+        Footprint::Page | Footprint::Pages => (1, 1, MAX_TABLES),
+        Footprint::Component => (MAX_CORE_INSTANCES, MAX_COMPONENT_MEMORIES, MAX_COMPONENT_TABLES),
+    };
+    pool.total_component_instances(slots)
+        .max_component_instance_size(MAX_INSTANCE_BYTES)
+        .max_core_instances_per_component(core_instances)
+        .max_memories_per_component(memories)
+        .max_tables_per_component(tables)
+        .total_core_instances(slots * core_instances)
+        .total_memories(slots * memories)
+        .total_tables(slots * tables)
         .total_stacks(slots)
         .max_memories_per_module(1)
         .max_tables_per_module(MAX_TABLES)
@@ -118,7 +135,7 @@ fn kernel_reports_written_pages() -> bool {
 
 /// An engine without room to run anything: it compiles, and says what the others could not load.
 pub(super) fn compiling_engine(metering: Metering) -> wasmtime::Result<Engine> {
-    Engine::new(&config(metering, Footprint::Pages, 1))
+    Engine::new(&config(metering, Footprint::Component, 1))
 }
 
 /// Sixteen hex digits that change whenever artifacts of this engine would not load in another.
@@ -151,6 +168,8 @@ pub(super) enum Footprint {
     Page,
     /// More.
     Pages,
+    /// A component, which may have several modules and memories.
+    Component,
 }
 
 impl Footprint {
@@ -167,7 +186,7 @@ impl Footprint {
 pub struct EnginePool {
     slots: u32,
     ticker: Ticker,
-    made: [[std::sync::OnceLock<RunningEngine>; 2]; 2],
+    made: [[std::sync::OnceLock<RunningEngine>; 3]; 2],
 }
 
 /// An engine and the clock that interrupts its guests.
@@ -176,6 +195,7 @@ pub(super) struct RunningEngine {
     pub engine: Engine,
     pub clock: EngineClock,
     pub linker: std::sync::Arc<wasmtime::Linker<super::host::GuestState>>,
+    pub components: std::sync::Arc<wasmtime::component::Linker<super::host::GuestState>>,
 }
 
 impl EnginePool {
@@ -195,11 +215,13 @@ impl EnginePool {
         }
         let engine = Engine::new(&config(metering, footprint, self.slots))?;
         let linker = std::sync::Arc::new(super::host::linker(&engine)?);
+        let components = std::sync::Arc::new(super::component::linker(&engine)?);
         let clock = self.ticker.watch(&engine);
         Ok(place.get_or_init(|| RunningEngine {
             engine,
             clock,
             linker,
+            components,
         }))
     }
 }
@@ -213,7 +235,7 @@ mod tests {
         let of = |metering| compatibility(&compiling_engine(metering).unwrap());
         assert_eq!(of(Metering::Off), of(Metering::Off));
         assert_ne!(of(Metering::Off), of(Metering::Fuel));
-        for footprint in [Footprint::Page, Footprint::Pages] {
+        for footprint in [Footprint::Page, Footprint::Pages, Footprint::Component] {
             let roomy = compatibility(&Engine::new(&config(Metering::Off, footprint, 8)).unwrap());
             assert_eq!(of(Metering::Off), roomy);
         }

@@ -8,12 +8,14 @@ use wasmparser::{
     CompositeInnerType, ExternalKind, FuncType, FunctionBody, Imports, Parser, Payload, TypeRef, ValType,
 };
 use wess_schemas::module::{Abi, FunctionExport, ValueType};
+use wess_schemas::wit::ComponentInterface;
 
 use super::abi::{INITIALIZE, command, plugin};
+use super::component;
 use super::effort::{self, Signatures};
 use super::engine::{MAX_MEMORY_BYTES, MAX_TABLES};
 use super::limits::MAX_TABLE_ELEMENTS;
-use super::validate::{ModuleRefused, check, invalid, shown, unsupported};
+use super::validate::{ModuleRefused, check, invalid, is_component, shown, unsupported};
 use super::wasi;
 
 /// Longest body of one function: compiling so much of the plainest code takes 2 s.
@@ -23,9 +25,9 @@ const MAX_FUNCTION_EFFORT: Duration = Duration::from_secs(2);
 /// Most that all functions of a module may add together. The largest programs we know stay below 15 s.
 const MAX_MODULE_EFFORT: Duration = Duration::from_secs(60);
 /// Most exported functions that a module record lists.
-const MAX_EXPORTS: usize = 1000;
+pub(super) const MAX_EXPORTS: usize = 1000;
 /// Longest export name.
-const MAX_EXPORT_NAME_BYTES: usize = 256;
+pub(super) const MAX_EXPORT_NAME_BYTES: usize = 256;
 /// The pages of the largest memory any guest can be given.
 const MAX_MEMORY_PAGES: u64 = (MAX_MEMORY_BYTES >> 16) as u64;
 
@@ -34,19 +36,36 @@ const MAX_MEMORY_PAGES: u64 = (MAX_MEMORY_BYTES >> 16) as u64;
 pub struct Inspection {
     /// How bytes and arguments get in and out.
     pub abi: Abi,
-    /// Its exported functions, in the order of the module.
+    /// Its exported functions, in the order of the module; those of a component are in `component`.
     pub exports: Vec<FunctionExport>,
+    /// What it exports if it is a component.
+    pub component: Option<ComponentInterface>,
 }
 
 /// Reads a module without compiling it. Takes time in proportion to its size: not for a thread that answers calls.
 pub fn inspect(wasm: &[u8]) -> Result<Inspection, ModuleRefused> {
     check(wasm)?;
-    let outline = Outline::read(wasm)?;
+    if is_component(wasm) {
+        return component::inspect(wasm);
+    }
+    let outline = Outline::default().read(wasm)?;
     let abi = outline.abi()?;
     Ok(Inspection {
         abi,
         exports: outline.exports,
+        component: None,
     })
+}
+
+/// Checks a core module within a component, which gives it what it imports; `effort` is that of all of them.
+pub(super) fn check_part(wasm: &[u8], effort: &mut Duration) -> Result<(), ModuleRefused> {
+    let part = Outline {
+        is_part: true,
+        effort: *effort,
+        ..Outline::default()
+    };
+    *effort = part.read(wasm)?.effort;
+    Ok(())
 }
 
 /// What the sections say, as far as we care.
@@ -60,15 +79,16 @@ struct Outline {
     effort: Duration,
     exports: Vec<FunctionExport>,
     exports_memory: bool,
+    /// It lies in a component: nobody but the component gives it imports and calls its exports.
+    is_part: bool,
 }
 
 impl Outline {
-    fn read(wasm: &[u8]) -> Result<Self, ModuleRefused> {
-        let mut outline = Self::default();
+    fn read(mut self, wasm: &[u8]) -> Result<Self, ModuleRefused> {
         for payload in Parser::new(0).parse_all(wasm) {
-            outline.take(payload.map_err(invalid)?)?;
+            self.take(payload.map_err(invalid)?)?;
         }
-        Ok(outline)
+        Ok(self)
     }
 
     fn take(&mut self, payload: Payload<'_>) -> Result<(), ModuleRefused> {
@@ -121,6 +141,13 @@ impl Outline {
     }
 
     fn take_import(&mut self, module: &str, name: &str, ty: &TypeRef) -> Result<(), ModuleRefused> {
+        if self.is_part {
+            if let TypeRef::Func(index) = ty {
+                self.function_types.push(*index);
+                self.imported_functions += 1;
+            }
+            return Ok(());
+        }
         let refused = |why| {
             Err(unsupported(format!(
                 "the module imports {}.{}, {why}",
@@ -161,6 +188,7 @@ impl Outline {
 
     fn take_export(&mut self, name: &str, kind: ExternalKind, index: u32) -> Result<(), ModuleRefused> {
         match kind {
+            _ if self.is_part => {}
             ExternalKind::Memory => self.exports_memory |= name == "memory",
             ExternalKind::Func => {
                 if name.is_empty() || name.len() > MAX_EXPORT_NAME_BYTES || name.contains(char::is_control) {

@@ -12,7 +12,7 @@ use wasmtime::{Store, UpdateDeadline};
 use wess_schemas::limits::EffectiveLimits;
 
 use super::abi::Plan;
-use super::artifact::Prepared;
+use super::artifact::{Code, Prepared};
 use super::ending::{Answer, Ending, GuestFault};
 use super::engine::Metering;
 use super::epoch::{FIRST_TICKS, NEXT_TICKS, note_overstay};
@@ -84,10 +84,14 @@ fn tank(given: u64) -> u64 {
 }
 
 async fn call(plan: Plan, store: &mut Store<GuestState>, prepared: &Prepared) -> Result<Answer, GuestFault> {
-    match plan {
-        Plan::Typed(plan) => plan.run(store, prepared).await,
-        Plan::Plugin(plan) => plan.run(store, prepared).await,
-        Plan::Command(plan) => plan.run(store, prepared).await,
+    match (plan, prepared.code()) {
+        (Plan::Typed(plan), Code::Module(module)) => plan.run(store, module).await,
+        (Plan::Plugin(plan), Code::Module(module)) => plan.run(store, module).await,
+        (Plan::Command(plan), code) => plan.run(store, code).await,
+        (Plan::Component(plan), Code::Component(component)) => plan.run(store, component).await,
+        (Plan::Typed(_) | Plan::Plugin(_), Code::Component(_)) | (Plan::Component(_), Code::Module(_)) => {
+            Err(GuestFault::Mismatch)
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod abi;
 mod artifact;
+mod component;
 mod effort;
 mod ending;
 mod engine;
@@ -13,6 +14,7 @@ mod inspect;
 mod invoke;
 mod limits;
 mod log;
+mod module;
 mod pipe;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,6 @@ pub enum ModuleRefused {
 /// Checks everything that the specification says, under the proposals that we accept.
 pub(super) fn check(wasm: &[u8]) -> Result<(), ModuleRefused> {
     check_magic(wasm)?;
-    check_layer(wasm)?;
     validate(wasm)
 }
 
@@ -35,7 +34,7 @@ fn check_magic(wasm: &[u8]) -> Result<(), ModuleRefused> {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd data; send the unpacked module",
         [b'P', b'K', ..] => "a zip archive",
         [0x7f, b'E', b'L', b'F', ..] => "a native program (ELF)",
-        text if std::str::from_utf8(text).is_ok_and(|text| text.trim_start().starts_with("(module")) => {
+        text if std::str::from_utf8(text).is_ok_and(|text| is_assembly(text)) => {
             "WebAssembly text; assemble it first"
         }
         text if std::str::from_utf8(text).is_ok() => "text",
@@ -46,16 +45,21 @@ fn check_magic(wasm: &[u8]) -> Result<(), ModuleRefused> {
     )))
 }
 
-fn check_layer(wasm: &[u8]) -> Result<(), ModuleRefused> {
-    match Parser::new(0).parse_all(wasm).next() {
+fn is_assembly(text: &str) -> bool {
+    let text = text.trim_start();
+    text.starts_with("(module") || text.starts_with("(component")
+}
+
+/// Whether this is a component and not a core module.
+pub(super) fn is_component(wasm: &[u8]) -> bool {
+    let first = Parser::new(0).parse_all(wasm).next();
+    matches!(
+        first,
         Some(Ok(Payload::Version {
             encoding: Encoding::Component,
             ..
-        })) => Err(unsupported(
-            "this is a component; only core modules are supported",
-        )),
-        _ => Ok(()),
-    }
+        }))
+    )
 }
 
 fn validate(wasm: &[u8]) -> Result<(), ModuleRefused> {
@@ -130,6 +134,37 @@ const PROPOSALS: &[Proposal] = &[
     ),
     proposal("wide-arithmetic", WasmFeatures::WIDE_ARITHMETIC, NONE),
     proposal("custom-page-sizes", WasmFeatures::CUSTOM_PAGE_SIZES, NONE),
+    proposal(
+        "component-model-async",
+        WasmFeatures::CM_ASYNC
+            .union(WasmFeatures::CM_ASYNC_STACKFUL)
+            .union(WasmFeatures::CM_MORE_ASYNC_BUILTINS)
+            .union(WasmFeatures::CM_THREADING),
+        NONE,
+    ),
+    proposal(
+        "component-model-error-context",
+        WasmFeatures::CM_ERROR_CONTEXT,
+        NONE,
+    ),
+    proposal("component-model-values", WasmFeatures::CM_VALUES, NONE),
+    proposal(
+        "component-model-nested-names",
+        WasmFeatures::CM_NESTED_NAMES,
+        NONE,
+    ),
+    proposal(
+        "component-model-fixed-length-lists",
+        WasmFeatures::CM_FIXED_LENGTH_LISTS,
+        NONE,
+    ),
+    proposal("component-model-map", WasmFeatures::CM_MAP, NONE),
+    proposal(
+        "component-model-gc",
+        WasmFeatures::CM_GC,
+        WasmFeatures::GC.union(WasmFeatures::GC_TYPES),
+    ),
+    proposal("component-model-implements", WasmFeatures::CM_IMPLEMENTS, NONE),
 ];
 
 pub(super) fn unsupported(text: impl Into<String>) -> ModuleRefused {

@@ -69,6 +69,36 @@ pub(super) const FUNCTIONS: &[&str] = &[
     "sock_shutdown",
 ];
 
+/// The interfaces of WASI 0.2 that components are given.
+const INTERFACES: &[&str] = &[
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+];
+
+/// Whether components are given this interface. Whether of this very version shows when one is compiled.
+pub(super) fn is_known_interface(name: &str) -> bool {
+    let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+    INTERFACES.contains(&interface) && version.starts_with("0.2.")
+}
+
 /// A guest ended itself by `proc_exit`.
 #[derive(Debug, thiserror::Error)]
 #[error("the guest ended itself by proc_exit({0})")]

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wess_schemas::module::{Abi, FunctionExport, Module, ModuleHead, ModuleSummary, ModuleVersion};
-use wess_schemas::{Digest, Limits, ModuleId, ModuleName, Tag};
+use wess_schemas::wit::ComponentInterface;
+use wess_schemas::{Digest, Limits, ModuleId, ModuleName, Tag, export};
+
+use crate::guest::abi::Callable;
 
 /// Everything that a call needs to know of the module that it names.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,8 +24,10 @@ pub struct Resolved {
     pub digest: Digest,
     /// How to call it.
     pub abi: Abi,
-    /// What it exports.
+    /// What it exports, unless it is a component.
     pub exports: Vec<FunctionExport>,
+    /// What it exports if it is one; without its text.
+    pub component: Option<Arc<ComponentInterface>>,
     /// The module's own limits; none when it was named by digest.
     pub limits: Limits,
 }
@@ -37,7 +42,23 @@ impl Resolved {
             digest: record.digest,
             abi: record.abi,
             exports: record.exports.clone(),
+            component: record.component.as_ref().map(|component| {
+                Arc::new(ComponentInterface {
+                    types: component.types.clone(),
+                    functions: component.functions.clone(),
+                    wit: None,
+                })
+            }),
             limits: Limits::default(),
+        }
+    }
+
+    /// How to call it.
+    pub fn callable(&self) -> Callable<'_> {
+        Callable {
+            abi: self.abi,
+            exports: &self.exports,
+            component: self.component.as_ref(),
         }
     }
 }
@@ -147,7 +168,11 @@ impl Listing {
             abi: record.abi,
             tags: self.head.tags_with_latest(),
             versions: self.records().map(|record| record.summary()).collect(),
-            exports: record.exports.clone(),
+            exports: export::describe(record),
+            wit: record
+                .component
+                .as_ref()
+                .and_then(|component| component.wit.clone()),
             limits: self.head.limits,
             created: self.head.created,
             updated: self.head.updated,

@@ -223,26 +223,46 @@ async fn draft(wasm: Bytes) -> Result<ModuleVersion, ErrorBody> {
     let draft = tokio::task::spawn_blocking(move || read(&wasm))
         .await
         .map_err(lost)??;
-    match serde_json::to_vec(&draft) {
-        Ok(record) if record.len() <= MAX_RECORD_BYTES => Ok(draft),
-        _ => Err(ErrorBody::new(
-            ErrorCode::UnsupportedModule,
-            format!(
-                "the list of the module's {} exports is larger than {MAX_RECORD_BYTES} bytes",
-                draft.exports.len()
-            ),
-        )),
+    fitted(draft)
+}
+
+/// The draft, without a component's text when the record would grow too long with it.
+fn fitted(mut draft: ModuleVersion) -> Result<ModuleVersion, ErrorBody> {
+    let fits = |draft: &ModuleVersion| {
+        serde_json::to_vec(draft).is_ok_and(|record| record.len() <= MAX_RECORD_BYTES)
+    };
+    if fits(&draft) {
+        return Ok(draft);
     }
+    if let Some(component) = &mut draft.component {
+        component.wit = None;
+    }
+    if fits(&draft) {
+        return Ok(draft);
+    }
+    let functions = draft
+        .component
+        .as_ref()
+        .map_or(draft.exports.len(), |component| component.functions.len());
+    Err(ErrorBody::new(
+        ErrorCode::UnsupportedModule,
+        format!("the list of the module's {functions} exports is larger than {MAX_RECORD_BYTES} bytes"),
+    ))
 }
 
 fn read(wasm: &[u8]) -> Result<ModuleVersion, ErrorBody> {
-    let Inspection { abi, exports } = guest::inspect(wasm).map_err(|refused| refusal(&refused))?;
+    let Inspection {
+        abi,
+        exports,
+        component,
+    } = guest::inspect(wasm).map_err(|refused| refusal(&refused))?;
     Ok(ModuleVersion {
         version: 0,
         digest: Digest::from_bytes(Sha256::digest(wasm).into()),
         size: wasm.len() as u64,
         abi,
         exports,
+        component,
         created: Timestamp::now(),
     })
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use wess_schemas::id::InvalidName;
 use wess_schemas::module::{ModuleHead, ModuleVersion};
 use wess_schemas::subject::ModuleKey;
+use wess_schemas::wit::ComponentInterface;
 
 /// One entry of the bucket, or of its copy on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +83,13 @@ pub(super) fn parse_version(value: &[u8], number: u32) -> Result<ModuleVersion, 
     if version.version != number {
         return Err(Garbage::Rule("a version must be stored under its own number"));
     }
+    if !version
+        .component
+        .as_ref()
+        .is_none_or(ComponentInterface::is_sound)
+    {
+        return Err(Garbage::Rule("a type must be made of earlier ones"));
+    }
     Ok(version)
 }
 
@@ -110,6 +118,7 @@ pub(super) mod tests {
             size: 8,
             abi: Abi::Typed,
             exports: Vec::new(),
+            component: None,
             created: Timestamp::now(),
         }
     }

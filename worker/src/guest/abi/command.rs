@@ -1,4 +1,5 @@
-//! stdin to stdout through WASI preview 1: no files, no sockets, only the environment that the caller gave.
+//! stdin to stdout through WASI, of a core module or a component: no files, no sockets, only the environment that the
+//! caller gave.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,13 +7,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 use wasmtime::Store;
+use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wess_schemas::{ErrorBody, ErrorCode};
 
 use super::CallInput;
-use crate::guest::artifact::Prepared;
+use crate::guest::artifact::Code;
+use crate::guest::component::LoadedComponent;
 use crate::guest::ending::{Answer, GuestFault};
 use crate::guest::host::GuestState;
+use crate::guest::module::LoadedModule;
 use crate::guest::pipe::{OutputSink, Pipe};
 use crate::guest::wasi::{self, Exited};
 
@@ -25,6 +29,8 @@ pub struct CommandPlan {
     argv: Vec<String>,
     env: BTreeMap<String, String>,
     stdin: Bytes,
+    /// The full name of a component's `run`.
+    pub(super) run: Option<String>,
 }
 
 impl CommandPlan {
@@ -42,16 +48,21 @@ impl CommandPlan {
             argv,
             env: call.env,
             stdin: call.input.unwrap_or_default(),
+            run: None,
         })
     }
 
     pub(in crate::guest) async fn run(
         self,
         store: &mut Store<GuestState>,
-        prepared: &Prepared,
+        code: &Code,
     ) -> Result<Answer, GuestFault> {
         let stdout = OutputSink::new(store.data().output_limit);
-        if prepared.uses_wasi() {
+        let uses_wasi = match code {
+            Code::Module(module) => module.uses_wasi(),
+            Code::Component(component) => component.uses_wasi(),
+        };
+        if uses_wasi {
             let mut builder = wasi::builder(&store.data().log);
             builder
                 .args(&self.argv)
@@ -62,7 +73,12 @@ impl CommandPlan {
             }
             store.data_mut().wasi = Some(wasi::context(builder));
         }
-        let exit_code = run_start(store, prepared).await?;
+        let exited = match (code, &self.run) {
+            (Code::Module(module), None) => run_start(store, module).await,
+            (Code::Component(component), Some(run)) => run_component(store, component, run).await,
+            _ => return Err(GuestFault::Mismatch),
+        };
+        let exit_code = exited.or_else(exit_code)?;
         Ok(Answer {
             output: Some(stdout.take_written()),
             exit_code: Some(exit_code),
@@ -71,21 +87,29 @@ impl CommandPlan {
     }
 }
 
-async fn run_start(store: &mut Store<GuestState>, prepared: &Prepared) -> Result<i32, GuestFault> {
-    let exited = async {
-        let instance = prepared.instantiate_bare(store).await?;
-        instance
-            .get_typed_func::<(), ()>(&mut *store, ENTRY)?
-            .call_async(&mut *store, ())
-            .await
-    };
-    match exited.await {
-        Ok(()) => Ok(0),
-        Err(error) => match error.downcast_ref::<Exited>() {
-            Some(exit) => Ok(exit.0),
-            None => Err(error.into()),
-        },
-    }
+async fn run_start(store: &mut Store<GuestState>, module: &LoadedModule) -> wasmtime::Result<i32> {
+    let instance = module.instantiate_bare(store).await?;
+    let start = instance.get_typed_func::<(), ()>(&mut *store, ENTRY)?;
+    start.call_async(&mut *store, ()).await.map(|()| 0)
+}
+
+async fn run_component(
+    store: &mut Store<GuestState>,
+    component: &LoadedComponent,
+    run: &str,
+) -> wasmtime::Result<i32> {
+    let instance = component.instantiate(store).await?;
+    let run = component.function(&instance, store, run)?;
+    let run = run.typed::<(), (Result<(), ()>,)>(&*store)?;
+    let (ended,) = run.call_async(&mut *store, ()).await?;
+    Ok(i32::from(ended.is_err()))
+}
+
+/// The code that a guest gave when it ended itself.
+fn exit_code(error: wasmtime::Error) -> Result<i32, GuestFault> {
+    let core = error.downcast_ref::<Exited>().map(|exited| exited.0);
+    let component = error.downcast_ref::<I32Exit>().map(|exited| exited.0);
+    core.or(component).ok_or_else(|| error.into())
 }
 
 fn argument(arg: Value) -> Option<String> {

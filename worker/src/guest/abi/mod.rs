@@ -1,15 +1,19 @@
 //! Which export a call means and how its input gets in: decided and checked before anything runs.
 
 pub mod command;
+pub mod component;
+mod number;
 pub mod plugin;
 pub mod typed;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
 use wess_schemas::module::{Abi, FunctionExport};
 use wess_schemas::reference::FunctionName;
+use wess_schemas::wit::ComponentInterface;
 use wess_schemas::{ErrorBody, ErrorCode};
 
 /// What a caller gave.
@@ -62,6 +66,19 @@ pub enum Plan {
     Plugin(plugin::PluginPlan),
     /// stdin to stdout.
     Command(command::CommandPlan),
+    /// Values of WIT in, values of WIT out.
+    Component(component::ComponentPlan),
+}
+
+/// What a module's record says of how to call it.
+#[derive(Debug, Clone, Copy)]
+pub struct Callable<'a> {
+    /// How bytes and arguments get in and out.
+    pub abi: Abi,
+    /// What a core module exports.
+    pub exports: &'a [FunctionExport],
+    /// What a component exports.
+    pub component: Option<&'a Arc<ComponentInterface>>,
 }
 
 impl Plan {
@@ -70,17 +87,21 @@ impl Plan {
         match self {
             Self::Typed(plan) => &plan.function,
             Self::Plugin(plan) => &plan.function,
-            Self::Command(_) => command::ENTRY,
+            Self::Command(plan) => plan.run.as_deref().unwrap_or(command::ENTRY),
+            Self::Component(plan) => &plan.function,
         }
     }
 
-    /// Fits a call to a module of this ABI and these exports; `argv0` is what a command sees as its name.
-    pub fn new(
-        abi: Abi,
-        exports: &[FunctionExport],
-        argv0: &str,
-        call: CallInput,
-    ) -> Result<Self, ErrorBody> {
+    /// Fits a call to a module; `argv0` is what a command sees as its name.
+    pub fn new(module: Callable<'_>, argv0: &str, call: CallInput) -> Result<Self, ErrorBody> {
+        match module.component {
+            Some(interface) => Self::of_component(module.abi, interface, argv0, call),
+            None => Self::of_module(module, argv0, call),
+        }
+    }
+
+    fn of_module(module: Callable<'_>, argv0: &str, call: CallInput) -> Result<Self, ErrorBody> {
+        let Callable { abi, exports, .. } = module;
         let export = match &call.function {
             Some(function) => find(exports, function.as_str())?,
             None => entry(abi, exports)?,
@@ -93,8 +114,33 @@ impl Plan {
             Abi::Plugin if plugin::is_entry(export) && call.args.is_none() => {
                 Ok(Self::Plugin(plugin::PluginPlan::new(export, call)))
             }
-            Abi::Typed | Abi::Plugin | Abi::Command => typed::TypedPlan::new(export, call).map(Self::Typed),
+            Abi::Typed | Abi::Plugin | Abi::Command | Abi::Component => {
+                typed::TypedPlan::new(export, call).map(Self::Typed)
+            }
         }
+    }
+
+    fn of_component(
+        abi: Abi,
+        interface: &Arc<ComponentInterface>,
+        argv0: &str,
+        call: CallInput,
+    ) -> Result<Self, ErrorBody> {
+        let mut run = interface
+            .functions
+            .iter()
+            .filter(|function| function.is_command());
+        let function = match (&call.function, run.next()) {
+            (Some(function), _) => component::find(interface, function.as_str())?,
+            (None, Some(run)) if abi == Abi::Command => run,
+            (None, _) => component::entry(interface)?,
+        };
+        if !function.is_command() {
+            return component::ComponentPlan::new(interface, function, argv0, call).map(Self::Component);
+        }
+        let mut plan = command::CommandPlan::new(argv0, call)?;
+        plan.run = Some(function.name.clone());
+        Ok(Self::Command(plan))
     }
 }
 
@@ -116,7 +162,7 @@ fn entry(abi: Abi, exports: &[FunctionExport]) -> Result<&FunctionExport, ErrorB
     let named = match abi {
         Abi::Command => command::ENTRY,
         Abi::Plugin => plugin::ENTRY,
-        Abi::Typed => {
+        Abi::Typed | Abi::Component => {
             let mut callable = exports.iter().filter(|export| export.name != INITIALIZE);
             return match (callable.next(), callable.next()) {
                 (Some(only), None) => Ok(only),

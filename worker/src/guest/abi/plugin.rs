@@ -7,10 +7,10 @@ use wasmtime::{Instance, Memory, Store, TypedFunc, WasmParams};
 use wess_schemas::module::{FunctionExport, ValueType};
 
 use super::CallInput;
-use crate::guest::artifact::Prepared;
 use crate::guest::ending::{Answer, GuestFault};
 use crate::guest::host::{GuestState, HostFault, slice};
 use crate::guest::limits::Refused;
+use crate::guest::module::LoadedModule;
 
 /// The export that a plugin is detected by.
 pub const ENTRY: &str = "process";
@@ -103,25 +103,25 @@ impl PluginPlan {
     pub(in crate::guest) async fn run(
         self,
         store: &mut Store<GuestState>,
-        prepared: &Prepared,
+        module: &LoadedModule,
     ) -> Result<Answer, GuestFault> {
-        let instance = prepared.instantiate(store).await?;
-        let memory = prepared.memory(&instance, store)?;
-        let input = place(store, prepared, &instance, memory, &self.input).await?;
+        let instance = module.instantiate(store).await?;
+        let memory = module.memory(&instance, store)?;
+        let input = place(store, module, &instance, memory, &self.input).await?;
         let exit_code = match &self.env {
             None => {
                 let process = typed::<(u32, u32)>(&instance, store, &self.function)?;
                 process.call_async(&mut *store, (input.start, input.len)).await?
             }
             Some(env) => {
-                let env = place(store, prepared, &instance, memory, env).await?;
+                let env = place(store, module, &instance, memory, env).await?;
                 let process = typed::<(u32, u32, u32, u32)>(&instance, store, &self.function)?;
                 process
                     .call_async(&mut *store, (input.start, input.len, env.start, env.len))
                     .await?
             }
         };
-        let output = output(store, prepared, &instance, memory, input).await?;
+        let output = output(store, module, &instance, memory, input).await?;
         Ok(Answer {
             output: Some(output),
             exit_code: Some(exit_code),
@@ -150,7 +150,7 @@ struct Region {
 /// Copies bytes to where the guest's `alloc` says, or to freshly grown memory.
 async fn place(
     store: &mut Store<GuestState>,
-    prepared: &Prepared,
+    module: &LoadedModule,
     instance: &Instance,
     memory: Memory,
     bytes: &[u8],
@@ -159,7 +159,7 @@ async fn place(
     if len == 0 {
         return Ok(Region { start: 0, len });
     }
-    let start = match prepared.alloc(instance, store) {
+    let start = match module.alloc(instance, store) {
         Some(alloc) => match alloc.call_async(&mut *store, len).await? {
             // What `malloc` answers when the memory that it asked for was refused.
             0 if store.data().limiter.refused().is_some() => return Err(no_room(store)),
@@ -191,7 +191,7 @@ fn no_room(store: &Store<GuestState>) -> GuestFault {
 /// What the guest gave `set_output`, else what its getters name, else its input buffer as it is now.
 async fn output(
     store: &mut Store<GuestState>,
-    prepared: &Prepared,
+    module: &LoadedModule,
     instance: &Instance,
     memory: Memory,
     input: Region,
@@ -199,7 +199,7 @@ async fn output(
     if let Some(output) = store.data_mut().output.take() {
         return Ok(output);
     }
-    let region = match prepared.output_getters(instance, store) {
+    let region = match module.output_getters(instance, store) {
         Some((get_start, get_len)) => {
             let start = get_start.call_async(&mut *store, ()).await?;
             Region {

@@ -2,18 +2,16 @@
 //!
 //! 64-bit integers beyond 2^53 travel as strings, NaN and the infinities as `"NaN"`, `"Infinity"`, `"-Infinity"`.
 
-use serde_json::{Number, Value};
+use serde_json::Value;
 use wasmtime::{Store, Val};
 use wess_schemas::module::{FunctionExport, ValueType};
 use wess_schemas::{ErrorBody, ErrorCode};
 
 use super::CallInput;
-use crate::guest::artifact::Prepared;
+use super::number::{float, from_float, from_wide, integer, to_wide, widened};
 use crate::guest::ending::{Answer, GuestFault};
 use crate::guest::host::GuestState;
-
-/// The largest integer that every JSON reader keeps exact.
-const MAX_EXACT: i64 = 1 << 53;
+use crate::guest::module::LoadedModule;
 
 /// A typed call whose arguments fit.
 #[derive(Debug)]
@@ -64,9 +62,9 @@ impl TypedPlan {
     pub(in crate::guest) async fn run(
         self,
         store: &mut Store<GuestState>,
-        prepared: &Prepared,
+        module: &LoadedModule,
     ) -> Result<Answer, GuestFault> {
-        let instance = prepared.instantiate(store).await?;
+        let instance = module.instantiate(store).await?;
         let function = instance
             .get_func(&mut *store, &self.function)
             .ok_or(GuestFault::Mismatch)?;
@@ -88,20 +86,20 @@ fn signature(types: &[ValueType]) -> String {
 }
 
 /// The arguments, given as such or as raw JSON input: an array is all of them, any other value the only one.
-fn arguments(call: CallInput) -> Result<Vec<Value>, ErrorBody> {
+pub(super) fn arguments(call: CallInput) -> Result<Vec<Value>, ErrorBody> {
     let invalid = |message: &str| Err(ErrorBody::new(ErrorCode::InvalidArguments, message));
     match (call.args, call.input) {
         (Some(_), Some(input)) if !input.is_empty() => Err(ErrorBody::new(
             ErrorCode::InvalidRequest,
-            "args and input exclude each other for a typed function",
+            "args and input exclude each other for a function that takes arguments",
         )),
         (Some(args), _) => Ok(args),
         (None, Some(input)) if !input.trim_ascii().is_empty() => match serde_json::from_slice(&input) {
             Ok(Value::Array(args)) => Ok(args),
             Ok(only) => Ok(vec![only]),
-            Err(_) => {
-                invalid("the input of a typed function must be JSON: an array of arguments, or the only one")
-            }
+            Err(_) => invalid(
+                "the input of a function that takes arguments must be JSON: an array of them, or the only one",
+            ),
         },
         (None, _) => Ok(Vec::new()),
     }
@@ -136,40 +134,9 @@ fn to_val(arg: &Value, ty: ValueType) -> Result<Val, String> {
 }
 
 fn to_i64(arg: &Value) -> Result<i64, String> {
-    if let Value::String(digits) = arg {
-        return digits.parse().map_err(|_| wrong(arg, "a 64-bit integer"));
-    }
-    match integer(arg) {
-        Some(exact) if exact.abs() <= i128::from(MAX_EXACT) => {
-            i64::try_from(exact).map_err(|_| wrong(arg, "a 64-bit integer"))
-        }
-        Some(_) => Err("is beyond 2^53, where JSON numbers are not exact: send it as a string".into()),
-        None => Err(wrong(arg, "a 64-bit integer")),
-    }
-}
-
-/// A JSON number without a fraction; `3.0` counts, as some writers know no other form.
-fn integer(arg: &Value) -> Option<i128> {
-    let Value::Number(number) = arg else { return None };
-    let whole = |float: f64| (float.fract() == 0.0 && float.abs() < 1e20).then_some(float as i128);
-    let exact = number
-        .as_i64()
-        .map(i128::from)
-        .or_else(|| number.as_u64().map(i128::from));
-    exact.or_else(|| number.as_f64().and_then(whole))
-}
-
-fn float(arg: &Value) -> Option<f64> {
-    match arg {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => match text.as_str() {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            _ => None,
-        },
-        _ => None,
-    }
+    let wide = to_wide(arg).map_err(str::to_owned)?;
+    wide.and_then(|wide| i64::try_from(wide).ok())
+        .ok_or_else(|| wrong(arg, "a 64-bit integer"))
 }
 
 fn wrong(arg: &Value, wanted: &str) -> String {
@@ -187,21 +154,10 @@ fn wrong(arg: &Value, wanted: &str) -> String {
 fn from_val(val: &Val) -> Value {
     match val {
         Val::I32(number) => Value::from(*number),
-        Val::I64(number) if number.unsigned_abs() <= MAX_EXACT.unsigned_abs() => Value::from(*number),
-        Val::I64(number) => Value::from(number.to_string()),
-        // The shortest text that names this f32, not the longer one of the f64 it widens to.
-        Val::F32(bits) => from_float(f32::from_bits(*bits).to_string().parse().unwrap_or(f64::NAN)),
+        Val::I64(number) => from_wide((*number).into()),
+        Val::F32(bits) => from_float(widened(f32::from_bits(*bits))),
         Val::F64(bits) => from_float(f64::from_bits(*bits)),
         _ => Value::Null,
-    }
-}
-
-fn from_float(number: f64) -> Value {
-    match Number::from_f64(number) {
-        Some(finite) => Value::Number(finite),
-        None if number.is_nan() => Value::from("NaN"),
-        None if number > 0.0 => Value::from("Infinity"),
-        None => Value::from("-Infinity"),
     }
 }
 
@@ -217,6 +173,7 @@ pub fn raw_output(results: &[Value]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::abi::number::MAX_EXACT;
     use serde_json::json;
 
     fn round(arg: Value, ty: ValueType) -> Result<Value, String> {

@@ -4,6 +4,7 @@
 
 mod artifact;
 mod command;
+mod component;
 mod effort;
 mod epochs;
 mod limits;
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 use wess_schemas::limits::{EffectiveLimits, MIB};
 use wess_schemas::{ErrorBody, ErrorCode};
 
-use super::abi::{CallInput, Plan};
+use super::abi::{CallInput, Callable, Plan};
 use super::limits::MemoryBudget;
 use super::*;
 
@@ -144,7 +145,13 @@ impl Guest {
     }
 
     fn plan(&self, call: CallInput) -> Result<Plan, ErrorBody> {
-        Plan::new(self.inspection.abi, &self.inspection.exports, "guest", call)
+        let component = self.inspection.component.clone().map(Arc::new);
+        let callable = Callable {
+            abi: self.inspection.abi,
+            exports: &self.inspection.exports,
+            component: component.as_ref(),
+        };
+        Plan::new(callable, "guest", call)
     }
 
     /// A run that has not been polled yet.

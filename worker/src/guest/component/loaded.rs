@@ -1,0 +1,65 @@
+//! A component ready to be instantiated, its imports linked.
+
+use wasmtime::component::{Component, Func, Instance, InstancePre};
+use wasmtime::{Engine, Store};
+use wess_schemas::wit::WitFunction;
+
+use crate::guest::host::GuestState;
+
+/// Most handles that a guest may hold, its own resources included.
+const MAX_HANDLES: usize = 16 << 10;
+
+/// A component in one executor's engine.
+pub(in crate::guest) struct LoadedComponent {
+    pre: InstancePre<GuestState>,
+    uses_wasi: bool,
+}
+
+impl LoadedComponent {
+    pub fn new(pre: InstancePre<GuestState>) -> Self {
+        let component = pre.component();
+        let uses_wasi = component
+            .component_type()
+            .imports(component.engine())
+            .next()
+            .is_some();
+        Self { pre, uses_wasi }
+    }
+
+    /// Whether it imports anything; nothing but WASI can be.
+    pub fn uses_wasi(&self) -> bool {
+        self.uses_wasi
+    }
+
+    pub fn engine(&self) -> &Engine {
+        self.pre.engine()
+    }
+
+    /// A fresh instance. The run must have a WASI context by now.
+    pub async fn instantiate(&self, store: &mut Store<GuestState>) -> wasmtime::Result<Instance> {
+        store.set_max_component_handles(MAX_HANDLES);
+        self.pre.instantiate_async(&mut *store).await
+    }
+
+    /// One of an instance's exports.
+    pub fn function(
+        &self,
+        instance: &Instance,
+        store: &mut Store<GuestState>,
+        function: &str,
+    ) -> wasmtime::Result<Func> {
+        let component: &Component = self.pre.component();
+        let (interface, name) = WitFunction::split(function);
+        let interface =
+            interface.map(|interface| component.get_export_index(None, interface).ok_or_else(missing));
+        let interface = interface.transpose()?;
+        let index = component
+            .get_export_index(interface.as_ref(), name)
+            .ok_or_else(missing)?;
+        instance.get_func(store, index).ok_or_else(missing)
+    }
+}
+
+fn missing() -> wasmtime::Error {
+    wasmtime::Error::msg("the component does not have what its record says")
+}
