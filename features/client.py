@@ -13,7 +13,7 @@ from pathlib import Path
 import nats
 
 ROOT = Path(__file__).resolve().parent.parent
-GUEST_FOLDERS = ("guests/out", "guests/typed", "guests/plugin", "guests/hostile")
+GUEST_FOLDERS = ("guests/out", "guests/typed", "guests/plugin", "guests/component", "guests/hostile")
 PATIENCE_S = 60
 
 

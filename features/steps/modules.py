@@ -106,4 +106,10 @@ def abi_is(context, abi):
 @then('it exports "{function}" with {params} giving {results}')
 def exports_function(context, function, params, results):
     wanted = {"name": function, "params": json.loads(params), "results": json.loads(results)}
-    assert wanted in context.answer.json["exports"], context.answer.text
+    told = [{key: export[key] for key in wanted} for export in context.answer.json["exports"]]
+    assert wanted in told, context.answer.text
+
+
+@then('its WIT has "{text}"')
+def wit_has(context, text):
+    assert text in context.answer.json["wit"], context.answer.text

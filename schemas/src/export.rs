@@ -24,6 +24,7 @@ pub struct Export {
     /// Result types, in order.
     pub results: Vec<String>,
     /// Both in one line, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub signature: String,
     /// A JSON Schema of `args`; left out of a function that cannot be called, and where a module's schemas grow too long.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -25,13 +25,13 @@ pub struct Outcome {
     /// Output, when the bytes are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_base64: Option<String>,
-    /// Output, when it is too large for a message.
+    /// Output, or the JSON of `results`, when it is too large for a message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_ref: Option<PayloadRef>,
-    /// What a typed function returned.
+    /// What a function that takes arguments returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Vec<Value>>,
-    /// The guest's own verdict, for plugins and commands.
+    /// The guest's own verdict, for plugins, commands and components' `result`s that were called by raw input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Where time and memory went.

@@ -186,20 +186,18 @@ impl Chains {
 
     /// A step's outcome as the caller will see it, and its output for the next step.
     async fn record(&self, mut finished: Finished, run: &Run<'_>) -> Result<(Outcome, Vec<u8>), ErrorBody> {
-        let Some(output) = finished.answer.output.take() else {
-            let results = finished.answer.results.as_deref().unwrap_or_default();
-            let output = typed::raw_output(results);
-            return Ok((
-                invoke::outcome(finished, Output::Inline(None), &self.worker),
-                output,
-            ));
+        let next = finished.answer.results.as_deref().map(typed::raw_output);
+        let Some(output) = invoke::take_output(Form::Json, &mut finished, run.inline_bytes) else {
+            let outcome = invoke::outcome(finished, Output::Inline(None), &self.worker);
+            return Ok((outcome, next.unwrap_or_default()));
         };
         let shown = if invoke::size_bytes(Form::Json, &output) <= run.inline_bytes {
             Output::Inline(Some(output.clone()))
         } else {
             Output::Stored(self.storage.put_output_of(run.owner, &output).await?)
         };
-        Ok((invoke::outcome(finished, shown, &self.worker), output))
+        let outcome = invoke::outcome(finished, shown, &self.worker);
+        Ok((outcome, next.unwrap_or(output)))
     }
 }
 

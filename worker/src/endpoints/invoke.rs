@@ -307,9 +307,46 @@ fn write_facts(facts: &Facts<'_>, headers: &mut HeaderMap) {
     }
 }
 
+/// What of an answer goes as bytes: its output, or results that would not fit into a message, as JSON.
+pub fn take_output(form: Form, finished: &mut Finished, inline_bytes: usize) -> Option<Vec<u8>> {
+    let answer = &mut finished.answer;
+    let Some(results) = &mut answer.results else {
+        return answer.output.take();
+    };
+    if FACTS_BYTES + results.iter().map(text_bytes).sum::<usize>() <= inline_bytes {
+        return None;
+    }
+    let results = std::mem::take(results);
+    match form {
+        // That there were results still says what the bytes are.
+        Form::Raw | Form::Bare => Some(typed::raw_output(&results)),
+        Form::Json => {
+            answer.results = None;
+            Some(serde_json::Value::Array(results).to_string().into_bytes())
+        }
+    }
+}
+
+/// About what a value takes as text.
+fn text_bytes(value: &serde_json::Value) -> usize {
+    const NUMBER_BYTES: usize = 20;
+    let quoted = |text: &str| 3 + text.bytes().map(escaped_bytes).sum::<usize>();
+    match value {
+        serde_json::Value::String(text) => quoted(text),
+        serde_json::Value::Array(values) => 3 + values.iter().map(text_bytes).sum::<usize>(),
+        serde_json::Value::Object(fields) => {
+            let field = |(name, value): (&String, _)| quoted(name) + text_bytes(value);
+            3 + fields.iter().map(field).sum::<usize>()
+        }
+        _ => NUMBER_BYTES,
+    }
+}
+
+/// What stands in a reply besides the answer.
+const FACTS_BYTES: usize = 2048;
+
 /// What an output takes in a reply, in bytes: JSON escapes and base64 included.
 pub fn size_bytes(form: Form, output: &[u8]) -> usize {
-    const FACTS_BYTES: usize = 2048;
     let body = match (form, std::str::from_utf8(output)) {
         (Form::Raw | Form::Bare, _) => output.len(),
         (Form::Json, Ok(text)) => text.bytes().map(escaped_bytes).sum(),

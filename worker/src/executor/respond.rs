@@ -53,7 +53,7 @@ impl Responder {
             (responder @ Self::Nats(form, _), Ok(finished)) => (responder, (form, finished, inline_bytes)),
         };
         let (responder, (form, mut finished, inline_bytes)) = (form, result);
-        let output = finished.answer.output.take();
+        let output = invoke::take_output(form, &mut finished, inline_bytes);
         match output {
             Some(output) if invoke::size_bytes(form, &output) > inline_bytes => {
                 Sending::Store(Box::new(finished), output, responder)

@@ -67,7 +67,7 @@ impl Runner {
     }
 
     async fn outcome(&self, job: &QueuedJob, mut finished: Finished, inline_bytes: usize) -> Ran {
-        let output = match finished.answer.output.take() {
+        let output = match invoke::take_output(Form::Json, &mut finished, inline_bytes) {
             Some(bytes) if invoke::size_bytes(Form::Json, &bytes) > inline_bytes => Output::Stored(
                 self.chains
                     .storage

@@ -4,6 +4,7 @@
 
 mod calls;
 mod chains;
+mod components;
 mod control;
 mod discovery;
 mod disk;

@@ -3,7 +3,7 @@
 use super::*;
 
 fn greet() -> Guest {
-    Guest::file("component/greet.wat")
+    Guest::file("component/greeter.wat")
 }
 
 fn greeting(given: Value) -> CallInput {
@@ -151,7 +151,7 @@ async fn nothing_stays_in_a_component_between_two_calls() {
 
 #[tokio::test]
 async fn a_component_counts_fuel_when_it_is_asked_to() {
-    let wasm = wasm_of("component/greet.wat");
+    let wasm = wasm_of("component/greeter.wat");
     let guest = Guest::fueled(&wasm, 1_000_000);
     let ending = guest.run(named("hello", input("Ada"))).await;
     assert_eq!(ending.result.unwrap().output.unwrap(), b"Hello, Ada!");

@@ -189,7 +189,7 @@ fn each_kind_of_misfit_is_named_by_its_path() {
 
 #[test]
 fn a_wrong_number_of_arguments_is_refused_with_the_signature() {
-    let greet = Guest::file("component/greet.wat");
+    let greet = Guest::file("component/greeter.wat");
     let (code, text) = refusal(&greet, named("greet", args(json!([{"name": "Bo"}]))));
     assert_eq!(code, ErrorCode::InvalidArguments);
     assert_names(

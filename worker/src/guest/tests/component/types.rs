@@ -236,7 +236,7 @@ fn version(guest: &Guest) -> wess_schemas::module::ModuleVersion {
 
 #[test]
 fn what_does_not_fit_does_not_fit_the_schema_either() {
-    let greet = Guest::file("component/greet.wat");
+    let greet = Guest::file("component/greeter.wat");
     let schema = args_schema(&greet);
     assert!(schema.is_valid(&json!([{"name": "Ada", "age": 36}, "warm"])));
     assert!(schema.is_valid(&json!([{"name": "Ada"}, "warm"])));
@@ -256,7 +256,7 @@ fn what_does_not_fit_does_not_fit_the_schema_either() {
 
 #[test]
 fn the_interface_is_told_as_wit_and_as_signatures() {
-    let greet = Guest::file("component/greet.wat");
+    let greet = Guest::file("component/greeter.wat");
     let exports = export::describe(&version(&greet));
     let told: Vec<_> = exports
         .iter()
