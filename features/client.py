@@ -95,11 +95,13 @@ class Wess:
             found = {name.lower(): value for name, value in reply.headers.items()}
             return Answer("HTTP", reply.read(), found, reply.status)
 
-    def call(self, door, reference, payload, headers=None):
+    def call(self, door, reference, payload, headers=None, function=None):
         """The raw form: the guest's input as it is, the guest's output as it is."""
         if door == "NATS":
-            return self.request(f"wess.invoke.{reference}", payload, headers)
-        return self.http("POST", f"/v1/modules/{reference}/invoke", payload, headers)
+            target = f"{reference}.{function}" if function else reference
+            return self.request(f"wess.invoke.{target}", payload, headers)
+        path = f"invoke/{urllib.parse.quote(function, safe='')}" if function else "invoke"
+        return self.http("POST", f"/v1/modules/{reference}/{path}", payload, headers)
 
     def send(self, door, endpoint, document):
         """The JSON form; `endpoint` is `invoke` or `chain`."""

@@ -16,13 +16,15 @@ Feature: Components
 
   Scenario Outline: Text goes in and comes out as it is over <door>
     Given the module "greeter"
-    When I call "greeter" with "Ada" over <door> by its function "hello"
+    When I call the function "<function>" of "greeter" with "Ada" over <door>
     Then the answer is "Hello, Ada!"
 
     Examples:
-      | door |
-      | NATS |
-      | HTTP |
+      | door | function                          |
+      | NATS | hello                             |
+      | HTTP | hello                             |
+      | NATS | example:greet/greeter@1.0.0#hello |
+      | HTTP | example:greet/greeter@1.0.0#hello |
 
   Scenario: An error is the guest's answer
     Given the module "greeter"

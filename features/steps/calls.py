@@ -31,6 +31,11 @@ def call_with_text(context, reference, text, door):
     context.answer = context.wess.call(door, reference, text.encode())
 
 
+@when('I call the function "{function}" of "{reference}" with "{text}" over {door}')
+def call_function(context, function, reference, text, door):
+    context.answer = context.wess.call(door, reference, text.encode(), function=function)
+
+
 @when('I call "{reference}" with nothing over {door}')
 def call_with_nothing(context, reference, door):
     context.answer = context.wess.call(door, reference, b"")
