@@ -1,7 +1,7 @@
 //! `wess describe`: what a module is, which functions it has, which versions there are.
 
 use wess_schemas::export::Export;
-use wess_schemas::module::{Module, VersionSummary};
+use wess_schemas::module::{Abi, Module, VersionSummary};
 use wess_schemas::{Limits, Tag};
 
 use super::Ask;
@@ -21,13 +21,20 @@ impl Ask for DescribeArgs {
         match self.remote.output {
             Output::Json => output::json(&module)?,
             Output::Human => {
-                let wit = module.wit.as_deref().map(|wit| wit.trim_end().to_owned());
+                let wit = wit(&module).map(|wit| wit.trim_end().to_owned());
                 let parts = [facts(&module), functions(&module), versions(&module)];
                 output::text(&parts.into_iter().chain(wit).collect::<Vec<_>>().join("\n\n"))?
             }
         }
         Ok(Exit::Done)
     }
+}
+
+/// A component's text, or that there is none.
+fn wit(module: &Module) -> Option<&str> {
+    const TOO_LONG: &str = "(the component's WIT is too long to be kept)";
+    let is_component = module.abi == Abi::Component;
+    module.wit.as_deref().or(is_component.then_some(TOO_LONG))
 }
 
 fn facts(module: &Module) -> String {

@@ -34,9 +34,7 @@ fn check_magic(wasm: &[u8]) -> Result<(), ModuleRefused> {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd data; send the unpacked module",
         [b'P', b'K', ..] => "a zip archive",
         [0x7f, b'E', b'L', b'F', ..] => "a native program (ELF)",
-        text if std::str::from_utf8(text).is_ok_and(|text| is_assembly(text)) => {
-            "WebAssembly text; assemble it first"
-        }
+        text if std::str::from_utf8(text).is_ok_and(is_assembly) => "WebAssembly text; assemble it first",
         text if std::str::from_utf8(text).is_ok() => "text",
         _ => "something without WebAssembly's magic number",
     };
