@@ -28,7 +28,6 @@ mod registry_store;
 mod rig;
 mod rolling;
 mod secured;
-mod soak;
 mod spill;
 mod spill_taken;
 mod state_and_logs;
