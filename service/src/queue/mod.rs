@@ -10,9 +10,11 @@ pub mod timers;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{PublishError, PublishErrorKind, RequestError};
 use async_nats::jetstream::{Error as StreamError, ErrorCode as StreamErrorCode};
 use bytes::Bytes;
+use serde::Deserialize;
+use time::OffsetDateTime;
 use wess_schemas::error_code::ErrorCode;
 
 /// Why a message is not in its stream, or may not be.
@@ -94,6 +96,17 @@ fn refused(source: PublishError) -> QueueError {
         _ if status == 400 => QueueError::Refused { said: text },
         _ => QueueError::Unavailable { source },
     }
+}
+
+/// What the server's clock says that keeps a stream. Ours may be wrong; what it keeps and fires goes by its own.
+pub async fn server_time(jetstream: &Context, stream: &str) -> Result<OffsetDateTime, RequestError> {
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(with = "time::serde::rfc3339")]
+        ts: OffsetDateTime,
+    }
+    let said: Said = jetstream.request(format!("STREAM.INFO.{stream}"), &()).await?;
+    Ok(said.ts)
 }
 
 /// Publishes into a stream, and waits for the stream's word; gives the sequence number.

@@ -12,18 +12,17 @@ use wess_schemas::job::{
     DEFAULT_JOB_WAIT_MS, JobRecord, JobRequest, JobState, JobWaitRequest, MAX_CRON_ID_BYTES, MAX_JOB_WAIT_MS,
 };
 use wess_schemas::subject::{JOBS_STREAM, Queue, TIMERS_STREAM};
-use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode, JobId, Tenant};
 use wess_service::queue::timers::schedule;
 use wess_service::queue::{QueueError, publish};
 use wess_service::trace_context::TraceParent;
 
 use super::admit::Admit;
-use crate::queue::bad_request;
 use crate::queue::dead::is_gone;
 use crate::queue::known::{KnownJobs, Waiting, pending, when};
 use crate::queue::records::RecordError;
 use crate::queue::stored::{QueuedJob, digest_of};
+use crate::queue::{Clock, bad_request};
 
 /// How often a race with the same key is looked at anew.
 const MAX_RACES: usize = 8;
@@ -36,6 +35,8 @@ pub struct JobsEndpoint {
     pub admit: Admit,
     /// Where jobs are found again.
     pub known: KnownJobs,
+    /// What the times in records are told by.
+    pub clock: Clock,
 }
 
 impl JobsEndpoint {
@@ -64,7 +65,7 @@ impl JobsEndpoint {
             kind,
             request: admitted.request,
             digest,
-            submitted: Timestamp::now(),
+            submitted: (self.clock)(),
             trace: TraceParent::of(headers),
         };
         let accepted = self.accept(&job).await;
@@ -180,7 +181,7 @@ impl JobsEndpoint {
             };
             let record = JobRecord {
                 state: JobState::Cancelled,
-                finished: Some(Timestamp::now()),
+                finished: Some((self.clock)()),
                 due: None,
                 ..known
             };

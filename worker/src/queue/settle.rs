@@ -19,6 +19,7 @@ use wess_schemas::{ErrorBody, ErrorCode, JobId, WorkerId};
 use wess_service::queue::assets::MAX_DELIVERIES;
 use wess_service::trace_context::TraceParent;
 
+use super::Clock;
 use super::dead::{Death, Letters};
 use super::ending::{Blame, Next, Ran, blame, next};
 use super::fetch::Permit;
@@ -53,6 +54,8 @@ pub struct Settler {
     pub teller: Teller,
     /// How long we may be silent about a message.
     pub ack_wait: Duration,
+    /// What the times in records are told by.
+    pub clock: Clock,
     /// What is counted.
     pub stats: JobStats,
 }
@@ -205,7 +208,7 @@ impl Settler {
 
     async fn attempt(&self, job: &QueuedJob, delivery: &Delivery, mut current: Current) -> Verdict {
         let mut record = current.record.clone().unwrap_or_else(|| job.record());
-        record.started = Some(Timestamp::now());
+        record.started = Some((self.clock)());
         record.worker = Some(self.worker.clone());
         let ran = self.run(job, &mut record, &mut current).await;
         let ended = match &ran {
@@ -287,7 +290,7 @@ impl Settler {
             state,
             outcome,
             error,
-            finished: Some(Timestamp::now()),
+            finished: Some((self.clock)()),
             ..record
         };
         let stored = self.conclude(delivery, record, current.revision).await;

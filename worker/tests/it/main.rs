@@ -10,6 +10,7 @@ mod disk;
 mod faults;
 mod fleet;
 mod forgery;
+mod job_clock;
 mod job_faults;
 mod jobs;
 mod keyed;
