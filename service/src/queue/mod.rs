@@ -91,7 +91,10 @@ fn refused(source: PublishError) -> QueueError {
         StreamErrorCode::STREAM_STORE_FAILED if text.contains("per subject") => QueueError::Duplicate,
         StreamErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => QueueError::Duplicate,
         StreamErrorCode::STREAM_STORE_FAILED if text.contains("maximum") => QueueError::Full { source },
-        StreamErrorCode::ACCOUNT_RESOURCES_EXCEEDED => QueueError::Full { source },
+        // The account's bound, and the server's.
+        StreamErrorCode::ACCOUNT_RESOURCES_EXCEEDED | StreamErrorCode::INSUFFICIENT_RESOURCES => {
+            QueueError::Full { source }
+        }
         StreamErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => QueueError::TooLarge,
         _ if status == 400 => QueueError::Refused { said: text },
         _ => QueueError::Unavailable { source },

@@ -10,6 +10,7 @@ mod disk;
 mod faults;
 mod fleet;
 mod forgery;
+mod full_disk;
 mod job_clock;
 mod job_faults;
 mod jobs;
