@@ -36,3 +36,4 @@ mod state_and_logs;
 mod storage_faults;
 mod support;
 mod traces;
+mod webhooks;
