@@ -11,7 +11,7 @@ use wess_schemas::ErrorCode;
 use wess_schemas::job::{JobRecord, JobState};
 
 use crate::faults::answers_again;
-use crate::job_faults::{IMPATIENT, all_settled, unsettled};
+use crate::job_faults::{IMPATIENT, all_settled, end_in_time, unsettled};
 use crate::rig::{Caller, Rig, Worker, nap, refused};
 
 /// What the worker logs each time that it tries in vain.
@@ -110,6 +110,38 @@ async fn a_full_store_refuses_the_next_job_and_loses_none_that_was_accepted() {
     }
     assert_eq!(rig.worker.metric(ran).await, before + HELD.len() as u64 + 1);
     assert_eq!(rig.caller.job(job("d", "upper")).await.state, JobState::Succeeded);
+    all_settled(&rig.caller).await;
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_more_loses_no_job_that_was_accepted_before() {
+    const HELD: [&str; 3] = ["a", "b", "c"];
+    let mut rig = Rig::with(&IMPATIENT, &["upper"]).await;
+    rig.caller.store("nap", nap(1500)).await;
+    for id in HELD {
+        rig.caller.submit(job(id, "nap")).await.unwrap();
+    }
+    rig.nats.fail_writes();
+    // The server says nothing at all: whether it was kept, nobody knows.
+    let unknown = refused(ErrorCode::Internal, rig.caller.submit(job("d", "upper")).await);
+    assert!(unknown.error.retryable && !unknown.error.guest_ran);
+    has_said(&rig.worker, OUTCOME_WAITS, HELD.len()).await;
+    assert_eq!(unsettled(&rig.caller).await, HELD.len() as u64);
+    assert_eq!(
+        rig.caller.raw("upper", "hello").await.unwrap().payload,
+        "HELLO",
+        "calls need no disk"
+    );
+    // There is room again; a stream whose write failed takes nothing until its server is started anew.
+    rig.nats.restart();
+    rig.caller.is_back().await;
+    for id in HELD {
+        let record = end_in_time(&rig.caller, id).await;
+        assert_eq!((record.state, record.attempts), (JobState::Succeeded, 1));
+    }
+    rig.caller.submit(job("d", "upper")).await.unwrap();
+    assert_eq!(rig.caller.end_of("d").await.state, JobState::Succeeded);
     all_settled(&rig.caller).await;
     rig.is_unharmed().await;
 }

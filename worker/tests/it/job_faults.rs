@@ -28,7 +28,7 @@ async fn runs(caller: &Caller, job: &str) -> JobRecord {
 }
 
 /// A job's end, asked for again and again: who is asked may not hear it.
-async fn end_in_time(caller: &Caller, job: &str) -> JobRecord {
+pub async fn end_in_time(caller: &Caller, job: &str) -> JobRecord {
     eventually("the job to end", async || {
         let request = async_nats::Request::new().timeout(Some(Duration::from_millis(500)));
         let reply = caller
