@@ -6,7 +6,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, stream};
 use futures_util::StreamExt;
 use serde_json::json;
-use wess_harness::{Signal, eventually};
+use wess_harness::{Signal, eventually, guest};
 use wess_schemas::ErrorCode;
 use wess_schemas::job::{JobRecord, JobState};
 
@@ -90,6 +90,8 @@ async fn a_full_store_refuses_the_next_job_and_loses_none_that_was_accepted() {
     for id in ["d", "e"] {
         refused(ErrorCode::JobNotFound, rig.caller.record(id).await);
     }
+    let stored = rig.caller.try_store("new", guest("in_place")).await;
+    refused(ErrorCode::Unavailable, stored);
     // Their guests end, and nobody can write down how: another second of silence would give them to somebody else.
     rig.worker.shows(ran, before + HELD.len() as u64).await;
     has_said(&rig.worker, OUTCOME_WAITS, 3 * HELD.len()).await;
@@ -127,6 +129,8 @@ async fn a_disk_that_takes_no_more_loses_no_job_that_was_accepted_before() {
     let unknown = refused(ErrorCode::Internal, rig.caller.submit(job("d", "upper")).await);
     assert!(unknown.error.retryable && !unknown.error.guest_ran);
     has_said(&rig.worker, OUTCOME_WAITS, HELD.len()).await;
+    let stored = rig.caller.try_store("new", guest("in_place")).await;
+    refused(ErrorCode::Unavailable, stored);
     assert_eq!(unsettled(&rig.caller).await, HELD.len() as u64);
     assert_eq!(
         rig.caller.raw("upper", "hello").await.unwrap().payload,
