@@ -200,11 +200,18 @@ impl JobsEndpoint {
         ))
     }
 
-    /// Takes a cancelled job's message away. A worker that has it already finds the record.
+    /// Takes a cancelled job's message away. A worker that has it already finds the record; where the job names somebody
+    /// who is to be told of its end, one must get it.
     async fn take_away(&self, waiting: Option<Waiting>) -> Result<(), ErrorBody> {
         let (stream, sequence) = match waiting {
+            Some(Waiting::Queued(job, _)) if job.request.names_a_listener() => return Ok(()),
             Some(Waiting::Queued(_, sequence)) => (JOBS_STREAM, sequence),
-            Some(Waiting::Scheduled(_, sequence)) => (TIMERS_STREAM, sequence),
+            Some(Waiting::Scheduled(job, sequence)) => {
+                if job.request.names_a_listener() {
+                    self.queue_ended(&job).await;
+                }
+                (TIMERS_STREAM, sequence)
+            }
             None => return Ok(()),
         };
         let stream = self.known.subjects.stream(stream);
@@ -214,6 +221,22 @@ impl JobsEndpoint {
             Ok(_) => Ok(()),
             Err(error) if is_gone(&error) => Ok(()),
             Err(error) => Err(self.known.unavailable(&error)),
+        }
+    }
+
+    /// Hands a job that has ended before its time to whoever tells of it. Without room for that its schedule goes all the
+    /// same: it must not fire.
+    async fn queue_ended(&self, job: &QueuedJob) {
+        let (headers, payload) = job.message();
+        let subject = self
+            .known
+            .subjects
+            .queued(Queue::Jobs, &Tenant::default(), &job.job_id);
+        match publish(self.known.storage.jetstream(), subject, headers, payload).await {
+            Ok(_) | Err(QueueError::Duplicate) => {}
+            Err(error) => {
+                tracing::warn!(job_id = %job.job_id, %error, "nobody is told that a job was cancelled")
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Webhooks of jobs, posted to real servers: signed as documented, tried again, and sent nowhere that nobody allowed.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,6 +9,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 use ring::hmac;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
@@ -18,7 +20,7 @@ use wess_schemas::ErrorCode;
 use wess_schemas::job::{JobRecord, JobState};
 
 use crate::job_faults::{IMPATIENT, all_settled};
-use crate::rig::{Caller, Rig, Worker, add, refused, refused_naming};
+use crate::rig::{Caller, Rig, Worker, add, parse, refused, refused_naming, spin};
 
 const KEY: &str = "a key of the operator's";
 const FAILED: &str = "wess_worker_webhooks_failed_total";
@@ -225,6 +227,48 @@ async fn a_job_with_a_webhook_that_is_not_allowed_is_refused() {
     );
     receiver.got(1).await;
     assert_eq!(stranger.posted().len(), 0);
+}
+
+#[tokio::test]
+async fn a_job_that_is_cancelled_is_told_of_whether_it_runs_or_waits() {
+    let receiver = Receiver::start(&[]).await;
+    let flags = [&flags(&receiver.host)[..], &["--executors", "1", "--slots", "1"]].concat();
+    let rig = Rig::with(&flags, &["spin"]).await;
+    let mut replies = rig.caller.client.subscribe("told").await.unwrap();
+    let submit = async |id: Option<&str>, invoke: Value, delay_ms: u64| {
+        let mut request = json!({"job_id": id, "invoke": invoke, "webhook": receiver.url()});
+        request["reply_to"] = json!("told");
+        request["delay_ms"] = json!(delay_ms);
+        rig.caller.submit(request).await.unwrap().job_id.to_string()
+    };
+    let runs = submit(Some("runs"), spin(8000), 0).await;
+    eventually("the first to run", async || {
+        let record = rig.caller.record("runs").await.unwrap();
+        (record.state == JobState::Running).then_some(())
+    })
+    .await;
+    // One without a key has no record to look for, as a rule.
+    let waits = submit(None, add(), 0).await;
+    let sleeps = submit(Some("sleeps"), add(), 3_600_000).await;
+    let mut ended = BTreeMap::new();
+    for id in [sleeps, waits, runs] {
+        let cancel = format!("wess.jobs.cancel.{id}");
+        let record: JobRecord = rig.caller.ask_json(&cancel, &json!({})).await.unwrap();
+        assert_eq!(record.state, JobState::Cancelled);
+        ended.insert(id, record);
+    }
+    all_settled(&rig.caller).await;
+    let by_id = |record: JobRecord| (record.job_id.to_string(), record);
+    let posted = receiver.posted();
+    let told: BTreeMap<_, _> = posted.iter().map(|posted| by_id(posted.verified().0)).collect();
+    assert_eq!((posted.len(), &told), (3, &ended));
+    let mut heard = BTreeMap::new();
+    while heard.len() < ended.len() {
+        heard.extend([by_id(parse(&replies.next().await.unwrap()))]);
+    }
+    assert_eq!(heard, ended);
+    rig.worker.comes_to_rest().await;
+    assert_eq!(rig.worker.metric("wess_worker_calls_total{code=\"ok\"}").await, 0);
 }
 
 #[tokio::test]
