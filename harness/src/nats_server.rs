@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use tempfile::TempDir;
 
 use crate::environment;
-use crate::process::{Signal, send};
+use crate::process::{Signal, bound_files, send};
 use crate::wait::{DEADLINE, eventually_blocking};
 
 /// A running nats-server. Killed when dropped, its folder removed.
@@ -107,6 +107,11 @@ impl NatsServer {
     /// Lets a frozen one go on.
     pub fn thaw(&self) {
         send(self.pid(), Signal::CONT);
+    }
+
+    /// Has every write to its disk fail, as if that were full.
+    pub fn fail_writes(&self) {
+        bound_files(self.pid(), Some(0));
     }
 
     /// Starts it again, on the same port and store; kills it first if it runs.

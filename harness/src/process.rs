@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::environment;
 use crate::wait::{DEADLINE, eventually_blocking};
@@ -36,12 +37,22 @@ pub fn binary(name: &str) -> Command {
 
 /// Sends a signal to a process that this test started.
 pub(crate) fn send(pid: u32, signal: Signal) {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-        .expect("a child has a process id");
     // It may have ended by itself; whoever waits for it will see.
-    let _ = rustix::process::kill_process(pid, signal);
+    let _ = rustix::process::kill_process(pid_of(pid), signal);
+}
+
+fn pid_of(pid: u32) -> Pid {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.expect("a child has a process id")
+}
+
+/// Bounds the files that a process may write, in bytes; `None` is no bound. Past it a write fails, as on a full disk.
+pub(crate) fn bound_files(pid: u32, bytes: Option<u64>) {
+    let limit = Rlimit {
+        current: bytes,
+        maximum: None,
+    };
+    prlimit(Some(pid_of(pid)), Resource::Fsize, limit).expect("a child's limits can be set");
 }
 
 /// A running process. Killed when dropped.

@@ -208,6 +208,11 @@ impl JobRequest {
     pub fn is_immediate(&self) -> bool {
         self.cron.is_none() && self.delay_ms.unwrap_or(0) == 0
     }
+
+    /// Whether it names somebody who is to be told of its end.
+    pub fn names_a_listener(&self) -> bool {
+        self.reply_to.is_some() || self.webhook.is_some()
+    }
 }
 
 /// How far a job has come.

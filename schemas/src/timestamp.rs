@@ -20,6 +20,11 @@ impl Timestamp {
         parsed.ok().map(Self)
     }
 
+    /// Milliseconds since 1970; what came before counts as then.
+    pub fn unix_ms(self) -> u64 {
+        u64::try_from(self.0.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
+    }
+
     /// As the calendar has it.
     pub fn instant(self) -> OffsetDateTime {
         self.0

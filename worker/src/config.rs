@@ -5,15 +5,16 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use wess_schemas::limits::{EffectiveLimits, LimitPolicy, MIB};
+use wess_schemas::timestamp::Timestamp;
 use wess_service::assets::AssetOptions;
 use wess_service::config::{ConfigError, Problems};
 use wess_service::nats::{NatsConfig, NatsOptions};
 
 use crate::executor::Bounds;
 use crate::memory;
+use crate::queue::Clock;
 use crate::queue::shares::Weights;
 use crate::queue::webhook::WebhookOptions;
-use crate::queue::{Clock, wall_clock};
 use crate::registry::RegistryOptions;
 
 /// Most executors a process may have.
@@ -93,7 +94,7 @@ pub struct Config {
     pub bounds: Bounds,
     /// How the slots are shared between what waits in the queue.
     pub weights: Weights,
-    /// What deadlines in the queue are told by.
+    /// What deadlines in the queue, and the times in records of jobs, are told by.
     pub clock: Clock,
     /// Memory of all guests together, in bytes.
     pub memory_bytes: u64,
@@ -169,7 +170,7 @@ impl WorkerOptions {
                 jobs: self.job_weight,
                 calls: self.call_weight,
             },
-            clock: wall_clock,
+            clock: Timestamp::now,
             memory_bytes: self
                 .memory_mb
                 .map_or_else(memory::default_budget_bytes, |mb| mb * MIB),

@@ -89,12 +89,14 @@ impl Durable {
                 webhooks: webhooks.clone(),
             },
             ack_wait: config.assets.ack_wait(),
+            clock: config.clock,
             stats: stats.clone(),
         });
         let sweep = Sweep {
             storage,
             letters,
             records,
+            clock: config.clock,
             stats: stats.clone(),
             subjects: subjects.clone(),
         };
@@ -116,6 +118,7 @@ impl Durable {
             storage,
             letters,
             records,
+            clock,
             ..
         } = self.sweep.clone();
         let jobs = JobsEndpoint {
@@ -129,6 +132,7 @@ impl Durable {
                 copies: Arc::new(Semaphore::new(MAX_COPIES)),
             },
             known: KnownJobs::new(storage.clone(), self.subjects.clone()),
+            clock,
         };
         let dead = DeadEndpoint {
             letters,

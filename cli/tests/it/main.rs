@@ -6,6 +6,7 @@ mod bench;
 mod calls;
 mod command_line;
 mod jobs;
+mod jobs_run;
 mod modules;
 mod socket;
 mod up;

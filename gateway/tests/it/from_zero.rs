@@ -15,14 +15,14 @@ use crate::process::{address, gateway};
 /// How long the callers wait, as `nats req --timeout 30s` does.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn worker(nats: &NatsServer, data: &TempDir) -> Command {
+pub fn worker(nats: &NatsServer, data: &TempDir) -> Command {
     let mut command = wess_harness::binary("wess-worker");
     command.args(["--nats", &nats.url(), "--admin", "127.0.0.1:0", "--data"]);
     command.arg(data.path());
     command
 }
 
-async fn until_front(gateway: &Process) {
+pub async fn until_front(gateway: &Process) {
     let admin = address(gateway, "admin");
     eventually("the gateway in the workers' place", async || {
         let metrics = get(admin, "/metrics").await;

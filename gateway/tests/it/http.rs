@@ -90,6 +90,25 @@ pub async fn send(
     read_to_end(&mut stream).await
 }
 
+/// As [`send`], to a server that may die meanwhile: then there is no answer.
+pub async fn send_to_mortal(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<Answer> {
+    let length = body.len().to_string();
+    let mut all = headers.to_vec();
+    all.extend([("Connection", "close"), ("Content-Length", length.as_str())]);
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let request = head("POST", path, &all) + body;
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.ok()?;
+    let answer = (!bytes.is_empty()).then(|| Answer::parse(&bytes))?;
+    answer.is_whole().then_some(answer)
+}
+
 pub async fn get(address: SocketAddr, path: &str) -> Answer {
     send(address, "GET", path, &[], "").await
 }

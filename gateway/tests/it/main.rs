@@ -12,6 +12,7 @@ mod http;
 mod invoke;
 mod jobs;
 mod keda;
+mod killed;
 mod modules;
 mod nats;
 mod process;

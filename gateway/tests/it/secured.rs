@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, HeaderMap, jetstream};
 use futures_util::StreamExt;
-use time::OffsetDateTime;
 use wess_harness::{NatsServer, Process, eventually};
 use wess_schemas::subject::Subjects;
 use wess_schemas::{ErrorBody, ErrorCode, JobId};
@@ -52,7 +51,7 @@ async fn a_gateway_stands_in_for_workers_with_the_permissions_that_the_documents
     // It moves what fired.
     let jetstream = jetstream::new(worker.clone());
     let job_id: JobId = "later".parse().unwrap();
-    let at = Schedule::At(OffsetDateTime::now_utc() + Duration::from_millis(100));
+    let at = Schedule::In(Duration::from_millis(100));
     let (subjects, none) = (Subjects::default(), HeaderMap::new());
     let scheduled = schedule(&jetstream, &subjects, &job_id, &at, none, "{}".into());
     scheduled.await.unwrap();

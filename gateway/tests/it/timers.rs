@@ -6,7 +6,6 @@ use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, HeaderMap};
 use futures_util::StreamExt;
-use time::OffsetDateTime;
 use wess_harness::{NatsServer, Process, eventually};
 use wess_schemas::JobId;
 use wess_schemas::subject::Subjects;
@@ -18,7 +17,7 @@ const DELAY: Duration = Duration::from_millis(1100);
 
 async fn put_off(jetstream: &Context, job_id: &str) {
     let job_id: JobId = job_id.parse().unwrap();
-    let at = Schedule::At(OffsetDateTime::now_utc() + DELAY);
+    let at = Schedule::In(DELAY);
     let body = "{}".into();
     schedule(
         jetstream,

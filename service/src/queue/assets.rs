@@ -19,6 +19,8 @@ const MAX_CALLS: i64 = 10_000;
 const MAX_CALLS_BYTES: i64 = 64 << 20;
 /// Deliveries of one job before it is given up.
 pub const MAX_DELIVERIES: i64 = 20;
+/// What only has to be moved or written down is delivered until that is done: nothing says that it was given up.
+const NO_END: i64 = -1;
 /// Messages that all workers together may have in hand: more than the largest fleet has slots.
 const MAX_ACK_PENDING: i64 = 65_536;
 /// Pull requests that may wait at a consumer: more than the largest fleet sends.
@@ -78,7 +80,7 @@ async fn ensure_consumer(
     let name = stream.name.clone();
     ensure_stream(jetstream, options, stream).await?;
     let filter = options.subjects.queue_wildcard(queue);
-    open_consumer(jetstream, options, &name, consumer, filter).await
+    open_consumer(jetstream, options, &name, consumer, filter, MAX_DELIVERIES).await
 }
 
 /// A server before 2.12 takes the stream without its schedules, or not at all.
@@ -103,6 +105,7 @@ async fn ensure_timers(
         &options.subjects.stream(TIMERS_STREAM),
         TIMERS_CONSUMER,
         filter,
+        NO_END,
     )
     .await
     .map(Some)
@@ -116,6 +119,7 @@ async fn ensure_sweep(jetstream: &Context, options: &AssetOptions) -> Result<Pul
         &options.subjects.stream(DEAD_STREAM),
         SWEEP_CONSUMER,
         options.subjects.max_deliveries_advisory(),
+        NO_END,
     )
     .await
 }
@@ -152,12 +156,13 @@ async fn open_consumer(
     stream: &str,
     consumer: &str,
     filter_subject: String,
+    max_deliver: i64,
 ) -> Result<PullConsumer, AssetError> {
     let config = pull::Config {
         durable_name: Some(consumer.into()),
         ack_policy: AckPolicy::Explicit,
         ack_wait: options.ack_wait(),
-        max_deliver: MAX_DELIVERIES,
+        max_deliver,
         max_ack_pending: MAX_ACK_PENDING,
         max_waiting: MAX_WAITING,
         filter_subject,

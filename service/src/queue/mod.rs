@@ -10,9 +10,11 @@ pub mod timers;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{PublishError, PublishErrorKind, RequestError};
 use async_nats::jetstream::{Error as StreamError, ErrorCode as StreamErrorCode};
 use bytes::Bytes;
+use serde::Deserialize;
+use time::OffsetDateTime;
 use wess_schemas::error_code::ErrorCode;
 
 /// Why a message is not in its stream, or may not be.
@@ -89,11 +91,25 @@ fn refused(source: PublishError) -> QueueError {
         StreamErrorCode::STREAM_STORE_FAILED if text.contains("per subject") => QueueError::Duplicate,
         StreamErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => QueueError::Duplicate,
         StreamErrorCode::STREAM_STORE_FAILED if text.contains("maximum") => QueueError::Full { source },
-        StreamErrorCode::ACCOUNT_RESOURCES_EXCEEDED => QueueError::Full { source },
+        // The account's bound, and the server's.
+        StreamErrorCode::ACCOUNT_RESOURCES_EXCEEDED | StreamErrorCode::INSUFFICIENT_RESOURCES => {
+            QueueError::Full { source }
+        }
         StreamErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => QueueError::TooLarge,
         _ if status == 400 => QueueError::Refused { said: text },
         _ => QueueError::Unavailable { source },
     }
+}
+
+/// What the server's clock says that keeps a stream. Ours may be wrong; what it keeps and fires goes by its own.
+pub async fn server_time(jetstream: &Context, stream: &str) -> Result<OffsetDateTime, RequestError> {
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(with = "time::serde::rfc3339")]
+        ts: OffsetDateTime,
+    }
+    let said: Said = jetstream.request(format!("STREAM.INFO.{stream}"), &()).await?;
+    Ok(said.ts)
 }
 
 /// Publishes into a stream, and waits for the stream's word; gives the sequence number.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_SCHEDULE, NATS_SCHEDULE_TARGET, NATS_SCHEDULE_TIME_ZONE};
 use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind, RequestError};
 use async_nats::jetstream::{AckKind, Context, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -19,7 +20,7 @@ use wess_schemas::subject::{Queue, Subjects, TIMERS_STREAM};
 use wess_schemas::{JobId, Tenant};
 
 use super::assets::QueueAssets;
-use super::{QueueError, publish};
+use super::{QueueError, publish, server_time};
 use crate::lifecycle::Lifecycle;
 
 /// What NATS says of a schedule that has fired for the last time.
@@ -35,8 +36,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// When a job starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Schedule {
-    /// Once, at this instant; NATS takes whole seconds.
-    At(OffsetDateTime),
+    /// Once, so long from now by the clock of the server that fires it; NATS takes whole seconds.
+    In(Duration),
     /// Again and again, as NATS reads it.
     Cron {
         /// `@every 1m`, `@hourly` or six fields.
@@ -57,7 +58,11 @@ pub async fn schedule(
 ) -> Result<u64, QueueError> {
     let tenant = Tenant::default();
     match schedule {
-        Schedule::At(at) => headers.insert(NATS_SCHEDULE, format!("@at {}", whole_seconds(*at))),
+        Schedule::In(delay) => {
+            let now = server_time(jetstream, &subjects.stream(TIMERS_STREAM)).await;
+            let at = now.map_err(unavailable)? + *delay;
+            headers.insert(NATS_SCHEDULE, format!("@at {}", whole_seconds(at)));
+        }
         Schedule::Cron { pattern, time_zone } => {
             headers.insert(NATS_SCHEDULE, pattern.as_str());
             if let Some(zone) = time_zone {
@@ -77,6 +82,12 @@ pub async fn schedule(
         payload,
     )
     .await
+}
+
+/// Nothing was stored yet.
+fn unavailable(error: RequestError) -> QueueError {
+    let source = PublishError::with_source(PublishErrorKind::Other, error);
+    QueueError::Unavailable { source }
 }
 
 /// RFC 3339, never earlier than asked.

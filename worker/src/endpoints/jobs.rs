@@ -12,18 +12,17 @@ use wess_schemas::job::{
     DEFAULT_JOB_WAIT_MS, JobRecord, JobRequest, JobState, JobWaitRequest, MAX_CRON_ID_BYTES, MAX_JOB_WAIT_MS,
 };
 use wess_schemas::subject::{JOBS_STREAM, Queue, TIMERS_STREAM};
-use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode, JobId, Tenant};
 use wess_service::queue::timers::schedule;
 use wess_service::queue::{QueueError, publish};
 use wess_service::trace_context::TraceParent;
 
 use super::admit::Admit;
-use crate::queue::bad_request;
 use crate::queue::dead::is_gone;
 use crate::queue::known::{KnownJobs, Waiting, pending, when};
 use crate::queue::records::RecordError;
 use crate::queue::stored::{QueuedJob, digest_of};
+use crate::queue::{Clock, bad_request};
 
 /// How often a race with the same key is looked at anew.
 const MAX_RACES: usize = 8;
@@ -36,6 +35,8 @@ pub struct JobsEndpoint {
     pub admit: Admit,
     /// Where jobs are found again.
     pub known: KnownJobs,
+    /// What the times in records are told by.
+    pub clock: Clock,
 }
 
 impl JobsEndpoint {
@@ -64,7 +65,7 @@ impl JobsEndpoint {
             kind,
             request: admitted.request,
             digest,
-            submitted: Timestamp::now(),
+            submitted: (self.clock)(),
             trace: TraceParent::of(headers),
         };
         let accepted = self.accept(&job).await;
@@ -180,7 +181,7 @@ impl JobsEndpoint {
             };
             let record = JobRecord {
                 state: JobState::Cancelled,
-                finished: Some(Timestamp::now()),
+                finished: Some((self.clock)()),
                 due: None,
                 ..known
             };
@@ -199,11 +200,18 @@ impl JobsEndpoint {
         ))
     }
 
-    /// Takes a cancelled job's message away. A worker that has it already finds the record.
+    /// Takes a cancelled job's message away. A worker that has it already finds the record; where the job names somebody
+    /// who is to be told of its end, one must get it.
     async fn take_away(&self, waiting: Option<Waiting>) -> Result<(), ErrorBody> {
         let (stream, sequence) = match waiting {
+            Some(Waiting::Queued(job, _)) if job.request.names_a_listener() => return Ok(()),
             Some(Waiting::Queued(_, sequence)) => (JOBS_STREAM, sequence),
-            Some(Waiting::Scheduled(_, sequence)) => (TIMERS_STREAM, sequence),
+            Some(Waiting::Scheduled(job, sequence)) => {
+                if job.request.names_a_listener() {
+                    self.queue_ended(&job).await;
+                }
+                (TIMERS_STREAM, sequence)
+            }
             None => return Ok(()),
         };
         let stream = self.known.subjects.stream(stream);
@@ -213,6 +221,22 @@ impl JobsEndpoint {
             Ok(_) => Ok(()),
             Err(error) if is_gone(&error) => Ok(()),
             Err(error) => Err(self.known.unavailable(&error)),
+        }
+    }
+
+    /// Hands a job that has ended before its time to whoever tells of it. Without room for that its schedule goes all the
+    /// same: it must not fire.
+    async fn queue_ended(&self, job: &QueuedJob) {
+        let (headers, payload) = job.message();
+        let subject = self
+            .known
+            .subjects
+            .queued(Queue::Jobs, &Tenant::default(), &job.job_id);
+        match publish(self.known.storage.jetstream(), subject, headers, payload).await {
+            Ok(_) | Err(QueueError::Duplicate) => {}
+            Err(error) => {
+                tracing::warn!(job_id = %job.job_id, %error, "nobody is told that a job was cancelled")
+            }
         }
     }
 

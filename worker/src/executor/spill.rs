@@ -212,7 +212,7 @@ impl Executor {
     }
 
     fn spill(&mut self, leaving: Leaving) {
-        let now_ms = (self.common.clock)();
+        let now_ms = (self.common.clock)().unix_ms();
         self.spills.in_flight += 1;
         let Some(call) = leaving.to_call(now_ms) else {
             let result = Err(QueueError::TooLarge);

@@ -172,7 +172,7 @@ impl Taker {
                 None => error,
             })))
         };
-        if hand.call.time_left((parts.clock)()).is_none() {
+        if hand.call.time_left((parts.clock)().unix_ms()).is_none() {
             stats.expired.inc();
             return told(expired());
         }
@@ -208,7 +208,7 @@ impl Taker {
     /// The call as an executor takes it: it came when it was queued, and may wait until its deadline.
     fn parse(&self, hand: &InHand) -> Result<Call, ErrorBody> {
         let QueuedCall { headers, payload, .. } = &hand.call;
-        let (now, now_ms) = (Instant::now(), (self.queue.0.parts.clock)());
+        let (now, now_ms) = (Instant::now(), (self.queue.0.parts.clock)().unix_ms());
         let in_queue = Duration::from_millis(now_ms.saturating_sub(hand.queued_ms).min(MAX_WAIT_MS));
         let arrived = now.checked_sub(in_queue).unwrap_or(now);
         let mut call = invoke::parse(hand.endpoint.clone(), Some(headers), payload.clone(), arrived)?;
@@ -324,7 +324,7 @@ impl Taker {
             ..
         } = &*self.queue.0;
         let call = hand.call.clone();
-        let now_ms = (parts.clock)();
+        let now_ms = (parts.clock)().unix_ms();
         let left = call.time_left(now_ms).unwrap_or_default();
         let number = call
             .enqueue(jetstream, &parts.subjects, now_ms)

@@ -99,7 +99,7 @@ impl KnownJobs {
 /// The record of a job of which nothing has come yet.
 pub fn pending(job: QueuedJob) -> JobRecord {
     let due = match when(&job.request) {
-        Some(Schedule::At(_)) => job.request.delay_ms,
+        Some(Schedule::In(_)) => job.request.delay_ms,
         Some(Schedule::Cron { .. }) | None => None,
     };
     let record = job.record();
@@ -131,9 +131,7 @@ pub fn when(request: &JobRequest) -> Option<Schedule> {
             pattern: pattern.clone(),
             time_zone: request.time_zone.clone(),
         }),
-        (None, Some(delay_ms)) if delay_ms > 0 => Some(Schedule::At(
-            Timestamp::now().instant() + Duration::from_millis(delay_ms),
-        )),
+        (None, Some(delay_ms)) if delay_ms > 0 => Some(Schedule::In(Duration::from_millis(delay_ms))),
         (None, _) => None,
     }
 }

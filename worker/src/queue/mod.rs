@@ -23,16 +23,12 @@ pub mod sweep;
 pub mod tell;
 pub mod webhook;
 
+use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode};
 
-/// The wall clock: milliseconds since 1970. A plain function, so that a test can give a worker another one.
-pub type Clock = fn() -> u64;
-
-/// The machine's own clock.
-pub fn wall_clock() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
+/// The wall clock. A plain function, so that a test can give a worker another one. It may jump: of jobs it says only what
+/// is shown, when they began and ended; what becomes of them goes by NATS's clock.
+pub type Clock = fn() -> Timestamp;
 
 /// What a caller is told whose request says something that cannot be.
 pub fn bad_request(why: impl std::fmt::Display) -> ErrorBody {

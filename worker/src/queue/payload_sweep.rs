@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use time::OffsetDateTime;
 use wess_schemas::subject::{DEAD_STREAM, JOBS_STREAM, Queue, Subjects, TIMERS_STREAM};
 use wess_schemas::{ErrorBody, ErrorCode, JobId, Tenant};
+use wess_service::queue::server_time;
 
 use super::records::Records;
 use crate::registry::Storage;
@@ -31,6 +32,13 @@ pub struct PayloadSweep {
 }
 
 impl PayloadSweep {
+    /// Deletes what nothing knows by now; gives how many objects. Ages are counted by the clock that gave them.
+    pub async fn sweep_now(&self) -> Result<usize, ErrorBody> {
+        let jobs = self.subjects.stream(JOBS_STREAM);
+        let now = server_time(self.storage.jetstream(), &jobs).await;
+        self.sweep(now.map_err(|error| away(&error))?).await
+    }
+
     /// Deletes what nothing knows; gives how many objects.
     pub async fn sweep(&self, now: OffsetDateTime) -> Result<usize, ErrorBody> {
         let bucket = self.storage.assets().await?.job_payloads;

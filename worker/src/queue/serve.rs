@@ -65,7 +65,7 @@ impl Queues {
         self.lifecycle.spawn("sweep payloads", async move {
             let mut ticks = tokio::time::interval(INTERVAL);
             while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-                let sweeping = Box::pin(sweep.sweep(time::OffsetDateTime::now_utc()));
+                let sweeping = Box::pin(sweep.sweep_now());
                 match shutdown.run_until_cancelled(sweeping).await {
                     Some(Ok(0)) | None => {}
                     Some(Ok(swept)) => tracing::info!(swept, "payloads of jobs that are over were deleted"),

@@ -19,6 +19,7 @@ use wess_schemas::{ErrorBody, ErrorCode, JobId, WorkerId};
 use wess_service::queue::assets::MAX_DELIVERIES;
 use wess_service::trace_context::TraceParent;
 
+use super::Clock;
 use super::dead::{Death, Letters};
 use super::ending::{Blame, Next, Ran, blame, next};
 use super::fetch::Permit;
@@ -53,6 +54,8 @@ pub struct Settler {
     pub teller: Teller,
     /// How long we may be silent about a message.
     pub ack_wait: Duration,
+    /// What the times in records are told by.
+    pub clock: Clock,
     /// What is counted.
     pub stats: JobStats,
 }
@@ -108,7 +111,7 @@ impl Settler {
         let verdict = tokio::select! {
             biased;
             verdict = self.settle(&delivery) => verdict,
-            () = self.keep(&delivery) => Verdict::Done,
+            verdict = self.keep(&delivery) => verdict,
             () = cut.cancelled() => {
                 self.stats.handed_back.inc();
                 Verdict::Again(Duration::ZERO)
@@ -151,7 +154,7 @@ impl Settler {
 
     /// Tells the queue that the job is still in hand, and looks whether somebody else has ended it meanwhile; returns
     /// only then.
-    async fn keep(&self, delivery: &Delivery) {
+    async fn keep(&self, delivery: &Delivery) -> Verdict {
         loop {
             tokio::time::sleep(self.ack_wait / 3).await;
             if let Err(error) = delivery.message.ack_with(AckKind::Progress).await {
@@ -161,10 +164,15 @@ impl Settler {
                 continue;
             }
             let current = self.records.read(&delivery.job_id).await.unwrap_or_default();
-            let is_over = current.ending().is_some_and(|ending| delivery.is_of(ending));
-            if is_over && !delivery.is_concluded() {
-                self.stats.adopted.inc();
-                return;
+            match current.ending().filter(|ending| delivery.is_of(ending)) {
+                Some(_) if delivery.is_concluded() => {}
+                // Whoever stores an outcome tells of it. Of a cancelled job its next delivery does, if it has one.
+                Some(ending) if ending.state == JobState::Cancelled => return Verdict::Again(Duration::ZERO),
+                Some(_) => {
+                    self.stats.adopted.inc();
+                    return Verdict::Done;
+                }
+                None => {}
             }
         }
     }
@@ -193,11 +201,12 @@ impl Settler {
         self.attempt(&job, delivery, current).await
     }
 
-    /// The record, for a job that may have one. One that is handed over for the first time, under an id that we made,
-    /// has none.
+    /// The record, for a job that may have one. One that is handed over for the first time, under an id that we made, has
+    /// none: were it cancelled its message would be gone, unless somebody is to be told.
     async fn what_is_known(&self, job: &QueuedJob, delivery: &Delivery) -> Result<Current, ErrorBody> {
-        let is_new = delivery.deliveries <= 1 && job.request.job_id.is_none() && job.request.is_immediate();
-        if is_new {
+        let request = &job.request;
+        let has_none = request.job_id.is_none() && request.is_immediate() && !request.names_a_listener();
+        if has_none && delivery.deliveries <= 1 {
             return Ok(Current::default());
         }
         self.records.read(&job.job_id).await
@@ -205,7 +214,7 @@ impl Settler {
 
     async fn attempt(&self, job: &QueuedJob, delivery: &Delivery, mut current: Current) -> Verdict {
         let mut record = current.record.clone().unwrap_or_else(|| job.record());
-        record.started = Some(Timestamp::now());
+        record.started = Some((self.clock)());
         record.worker = Some(self.worker.clone());
         let ran = self.run(job, &mut record, &mut current).await;
         let ended = match &ran {
@@ -287,7 +296,7 @@ impl Settler {
             state,
             outcome,
             error,
-            finished: Some(Timestamp::now()),
+            finished: Some((self.clock)()),
             ..record
         };
         let stored = self.conclude(delivery, record, current.revision).await;

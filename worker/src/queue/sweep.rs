@@ -11,6 +11,7 @@ use wess_schemas::subject::JOBS_STREAM;
 use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode};
 
+use super::Clock;
 use super::dead::{Death, Letters, is_gone};
 use super::records::Records;
 use super::stats::JobStats;
@@ -26,6 +27,8 @@ pub struct Sweep {
     pub letters: Letters,
     /// Jobs' records.
     pub records: Records,
+    /// What the times in records are told by.
+    pub clock: Clock,
     /// What is counted.
     pub stats: JobStats,
     /// Whose subjects they are.
@@ -102,7 +105,7 @@ impl Sweep {
         if let (None, Ok(job)) = (current.ending(), read) {
             let record = JobRecord {
                 state: JobState::Dead,
-                finished: Some(Timestamp::now()),
+                finished: Some((self.clock)()),
                 error: Some(why.error.clone()),
                 ..current.record.clone().unwrap_or_else(|| job.record())
             };

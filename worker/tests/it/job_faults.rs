@@ -16,7 +16,7 @@ use crate::jobs::outcome;
 use crate::rig::{Caller, Rig, Worker, nap, refused, spin};
 
 /// Another worker gets a job after a second of silence.
-const IMPATIENT: [&str; 2] = ["--ack-wait-s", "1"];
+pub const IMPATIENT: [&str; 2] = ["--ack-wait-s", "1"];
 
 /// Waits until a job shows as running.
 async fn runs(caller: &Caller, job: &str) -> JobRecord {
@@ -28,7 +28,7 @@ async fn runs(caller: &Caller, job: &str) -> JobRecord {
 }
 
 /// A job's end, asked for again and again: who is asked may not hear it.
-async fn end_in_time(caller: &Caller, job: &str) -> JobRecord {
+pub async fn end_in_time(caller: &Caller, job: &str) -> JobRecord {
     eventually("the job to end", async || {
         let request = async_nats::Request::new().timeout(Some(Duration::from_millis(500)));
         let reply = caller
@@ -43,12 +43,12 @@ async fn end_in_time(caller: &Caller, job: &str) -> JobRecord {
 }
 
 /// How many jobs are not settled.
-async fn unsettled(caller: &Caller) -> u64 {
+pub async fn unsettled(caller: &Caller) -> u64 {
     let stream = caller.jetstream().get_stream("WESS_JOBS").await.unwrap();
     stream.cached_info().state.messages
 }
 
-async fn all_settled(caller: &Caller) {
+pub async fn all_settled(caller: &Caller) {
     eventually("every job to be settled", async || {
         (unsettled(caller).await == 0).then_some(())
     })

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use wess_harness::{DEADLINE, eventually};
 use wess_schemas::subject::{CALLS_STREAM, Subjects};
+use wess_schemas::timestamp::Timestamp;
 use wess_service::queue::calls::QueuedCall;
-use wess_worker::queue::wall_clock;
 
 use crate::rig::{Answered, Caller, header_map, read};
 
@@ -158,7 +158,7 @@ pub async fn enqueue(
     payload: impl Into<Bytes>,
     reply: &str,
 ) {
-    let now_ms = wall_clock();
+    let now_ms = Timestamp::now().unix_ms();
     let call = QueuedCall {
         subject: subject.into(),
         headers: header_map(headers),

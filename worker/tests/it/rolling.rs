@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_nats::Subscriber;
 use futures_util::StreamExt;
@@ -16,6 +17,10 @@ use crate::rig::{Caller, Worker};
 
 /// Calls under way at once.
 const IN_FLIGHT: usize = 64;
+/// A second reply to a call would come so soon after the first.
+const MOMENT: Duration = Duration::from_secs(1);
+/// A reply that did not come in such a silence does not come.
+const LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// Calls without end until told to stop; every reply to each is counted.
 struct Load {
@@ -57,28 +62,31 @@ impl Load {
     }
 }
 
-/// Ends once every call that was sent has a reply; then counts what comes for a moment longer.
+/// Ends once every call that was sent has a reply and a moment has brought no second one, or once the rest is lost.
 async fn count(
     mut replies: Subscriber,
     room: Arc<Semaphore>,
     sent: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 ) -> Replies {
-    let mut counted = Replies::new();
+    let (mut counted, mut silent) = (Replies::new(), Duration::ZERO);
     loop {
-        let next = tokio::time::timeout(std::time::Duration::from_secs(1), replies.next()).await;
-        let is_over = stop.load(Ordering::Relaxed) && counted.len() == sent.load(Ordering::Relaxed);
-        match next {
+        match tokio::time::timeout(MOMENT, replies.next()).await {
             Ok(Some(message)) => {
                 let number = message.subject.rsplit('.').next().unwrap().parse().unwrap();
                 let body = String::from_utf8_lossy(&message.payload).into_owned();
                 counted.entry(number).or_default().push(body);
                 room.add_permits(1);
+                silent = Duration::ZERO;
             }
-            Err(_) if is_over => return counted,
-            Err(_) if stop.load(Ordering::Relaxed) => return counted,
             Ok(None) => return counted,
-            Err(_) => {}
+            Err(_) => {
+                silent += MOMENT;
+                let is_whole = counted.len() == sent.load(Ordering::Relaxed);
+                if stop.load(Ordering::Relaxed) && (is_whole || silent >= LOST_AFTER) {
+                    return counted;
+                }
+            }
         }
     }
 }

@@ -11,8 +11,8 @@ use wess_harness::{NatsServer, eventually, guest};
 use wess_schemas::chain::ChainOutcome;
 use wess_schemas::job::JobRecord;
 use wess_schemas::subject::{CALLS_STREAM, Queue, Subjects};
+use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode, JobId, Module, Outcome, Tenant, header};
-use wess_worker::queue::wall_clock;
 
 use crate::queued::{Counted, WAIT, enqueue};
 use crate::rig::{Caller, Rig, Worker, add, nap, parse, refused};
@@ -141,7 +141,10 @@ static AHEAD_MS: AtomicU64 = AtomicU64::new(0);
 #[tokio::test]
 async fn a_clock_that_jumps_ahead_makes_calls_overdue_and_nothing_worse() {
     let nats = NatsServer::start();
-    let clock = || wall_clock() + AHEAD_MS.load(Ordering::SeqCst);
+    let clock = || {
+        let ahead = Duration::from_millis(AHEAD_MS.load(Ordering::SeqCst));
+        Timestamp::from(Timestamp::now().instant() + ahead)
+    };
     let running = Running::start_with(&nats, |config| config.clock = clock).await;
     let caller = Caller::connect(&nats).await;
     caller.store_guests(&["add"]).await;
