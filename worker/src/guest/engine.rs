@@ -76,12 +76,18 @@ pub(super) fn accepted_features() -> WasmFeatures {
         | WasmFeatures::COMPONENT_MODEL
 }
 
+/// What the compiler must know besides: it writes modules of several memories itself, where one component of a component
+/// hands values to another. Those of guests are refused before they are compiled.
+fn compiled_features() -> WasmFeatures {
+    accepted_features() | WasmFeatures::MULTI_MEMORY
+}
+
 /// How a module is compiled; the same for the compiler and for every engine that loads what it made.
 fn config(metering: Metering, footprint: Footprint, slots: u32) -> Config {
     let mut config = Config::new();
     config
-        .wasm_features(WasmFeatures::all().difference(accepted_features()), false)
-        .wasm_features(accepted_features(), true)
+        .wasm_features(WasmFeatures::all().difference(compiled_features()), false)
+        .wasm_features(compiled_features(), true)
         .relaxed_simd_deterministic(true)
         .concurrency_support(false)
         .consume_fuel(metering == Metering::Fuel)

@@ -114,7 +114,7 @@ impl KeyedCalls {
     ) -> Result<JobRecord, ErrorBody> {
         let ran = match ended {
             Ok(mut finished) => {
-                let output = match finished.answer.output.take() {
+                let output = match invoke::take_output(Form::Json, &mut finished, inline_bytes) {
                     Some(bytes) if invoke::size_bytes(Form::Json, &bytes) > inline_bytes => {
                         let storage = &self.jobs.storage;
                         Output::Stored(storage.put_output_of(Some(&key.job_id), &bytes).await?)

@@ -13,12 +13,12 @@ use crate::guest::inspect::check_part;
 use crate::guest::validate::{ModuleRefused, invalid, shown, unsupported};
 use crate::guest::wasi;
 
-/// Most instances of components in one, those in instances of instances included. Tools make one for each exported interface.
-const MAX_INSTANTIATIONS: u64 = 1000;
-/// Most functions that cross between components or to the host.
-const MAX_CROSSINGS: u32 = 2000;
+/// Most instances in one component, those in instances of instances included. Tools make one for each exported interface.
+const MAX_INSTANCES: u64 = 2000;
+/// Most functions that cross between components or to the host, counted in the same way. Compiling one takes up to 10 ms.
+const MAX_CROSSINGS: u64 = 2000;
 /// Most types that it declares, before any is made of others.
-const MAX_TYPES: u32 = 20_000;
+const MAX_TYPES: u64 = 20_000;
 
 /// Refuses by name what we would not run.
 pub(super) fn check(wasm: &[u8]) -> Result<(), ModuleRefused> {
@@ -35,18 +35,38 @@ struct Outline {
     open: Vec<Frame>,
     /// Inside of a core module, whose payloads were read in one go.
     in_module: bool,
-    crossings: u32,
-    types: u32,
+    types: u64,
     effort: Duration,
 }
 
 /// One component.
 #[derive(Default)]
 struct Frame {
-    /// How many instances come with one of each component in its index space.
-    components: Vec<u64>,
-    /// How many come with one of itself.
+    /// What comes with one of each component in its index space.
+    components: Vec<Cost>,
+    /// What comes with one of itself.
+    own: Cost,
+}
+
+/// What has to be unfolded for one instance of a component.
+#[derive(Default, Clone, Copy)]
+struct Cost {
     instances: u64,
+    crossings: u64,
+}
+
+impl Cost {
+    const BEYOND: Self = Self {
+        instances: u64::MAX,
+        crossings: u64::MAX,
+    };
+
+    fn add(&mut self, instances: u64, crossings: u64) -> Result<(), ModuleRefused> {
+        self.instances = self.instances.saturating_add(instances);
+        self.crossings = self.crossings.saturating_add(crossings);
+        bounded(self.instances, MAX_INSTANCES, "instances within it")?;
+        bounded(self.crossings, MAX_CROSSINGS, "functions that cross its borders")
+    }
 }
 
 impl Outline {
@@ -67,6 +87,7 @@ impl Outline {
                     self.take_import(import.name.name, import.ty)?;
                 }
             }
+            Payload::InstanceSection(section) => self.add(section.count().into(), 0)?,
             Payload::ComponentInstanceSection(section) => {
                 for instance in section {
                     self.take_instance(&instance.map_err(invalid)?)?;
@@ -86,14 +107,13 @@ impl Outline {
                 }
             }
             Payload::ComponentCanonicalSection(section) => {
-                self.crossings = self.crossings.saturating_add(section.count());
-                bounded(self.crossings, MAX_CROSSINGS, "functions that cross its borders")?;
+                self.add(0, section.count().into())?;
             }
             Payload::ComponentTypeSection(section) => {
-                self.types = self.types.saturating_add(section.count());
+                self.types = self.types.saturating_add(section.count().into());
                 bounded(self.types, MAX_TYPES, "types")?;
             }
-            Payload::End(_) => self.close()?,
+            Payload::End(_) => self.close(),
             _ => {}
         }
         Ok(())
@@ -119,21 +139,15 @@ impl Outline {
         let ComponentInstance::Instantiate { component_index, .. } = instance else {
             return Ok(());
         };
-        let Some(frame) = self.open.last_mut() else {
-            return Ok(());
-        };
-        let inside = frame
-            .components
-            .get(*component_index as usize)
-            .copied()
-            .unwrap_or(u64::MAX);
-        frame.instances = frame.instances.saturating_add(inside).saturating_add(1);
-        if frame.instances > MAX_INSTANTIATIONS {
-            return Err(unsupported(format!(
-                "the component instantiates more than {MAX_INSTANTIATIONS} others"
-            )));
-        }
-        Ok(())
+        let frame = self.open.last();
+        let inside = frame.and_then(|frame| frame.components.get(*component_index as usize));
+        let inside = inside.copied().unwrap_or(Cost::BEYOND);
+        self.add(inside.instances.saturating_add(1), inside.crossings)
+    }
+
+    fn add(&mut self, instances: u64, crossings: u64) -> Result<(), ModuleRefused> {
+        let frame = self.open.last_mut();
+        frame.map_or(Ok(()), |frame| frame.own.add(instances, crossings))
     }
 
     fn take_alias(&mut self, alias: &ComponentAlias<'_>) -> Result<(), ModuleRefused> {
@@ -163,20 +177,19 @@ impl Outline {
         let from = self.open.len().checked_sub(1 + count as usize);
         let cost = from.and_then(|at| self.open[at].components.get(index as usize).copied());
         if let Some(frame) = self.open.last_mut() {
-            frame.components.push(cost.unwrap_or(u64::MAX));
+            frame.components.push(cost.unwrap_or(Cost::BEYOND));
         }
     }
 
-    fn close(&mut self) -> Result<(), ModuleRefused> {
+    fn close(&mut self) {
         let closed = self.open.pop().unwrap_or_default();
         if let Some(around) = self.open.last_mut() {
-            around.components.push(closed.instances);
+            around.components.push(closed.own);
         }
-        Ok(())
     }
 }
 
-fn bounded(count: u32, most: u32, what: &str) -> Result<(), ModuleRefused> {
+fn bounded(count: u64, most: u64, what: &str) -> Result<(), ModuleRefused> {
     if count > most {
         return Err(unsupported(format!("the component has more than {most} {what}")));
     }

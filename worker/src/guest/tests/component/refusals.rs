@@ -88,13 +88,20 @@ fn what_would_unfold_into_a_huge_program_is_refused_in_no_time() {
         let instances = format!("(instance (instantiate $c{}))", level - 1).repeat(10);
         text = format!("(component $c{level} {text} {instances})");
     }
-    assert_names(&unsupported(&wasm(&text)), &["instantiates more than 1000"]);
+    assert_names(&unsupported(&wasm(&text)), &["more than 2000 instances"]);
     let aliased = text.replacen(
         "(component $c10",
         "(component $c10 (component $a) (alias outer 0 $a (component $b))",
         1,
     );
-    assert_names(&unsupported(&wasm(&aliased)), &["instantiates more than 1000"]);
+    assert_names(&unsupported(&wasm(&aliased)), &["more than 2000 instances"]);
+    // A few functions that cross its borders, hundreds of times over.
+    let lifts = r#"(func (canon lift (core func $m "f")))"#.repeat(3);
+    let crossing = format!(
+        r#"(component (component $c (core module $m (func (export "f"))) (core instance $m (instantiate $m)) {lifts}) {})"#,
+        "(instance (instantiate $c))".repeat(900)
+    );
+    assert_names(&unsupported(&wasm(&crossing)), &["cross its borders"]);
     // A type of two of the one before, fifteen times over.
     let mut types = "(type $t0 (tuple u8 u8))".to_owned();
     for level in 1..=15 {
@@ -107,6 +114,33 @@ fn what_would_unfold_into_a_huge_program_is_refused_in_no_time() {
             (func (export "f") (param "x" $t15) (canon lift (core func $m "f") (memory (core memory $m "memory")) (realloc (core func $m "realloc")))))"#
     );
     assert_names(&unsupported(&wasm(&huge)), &["parts"]);
+}
+
+#[tokio::test]
+async fn components_within_a_component_hand_values_to_each_other() {
+    let guest = Guest::wat(
+        r#"(component
+            (component $inner
+                (core module $m (memory (export "memory") 1)
+                    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 64))
+                    (func (export "f") (param i32 i32) (result i32) (i32.load8_u (local.get 0))))
+                (core instance $m (instantiate $m))
+                (func (export "f") (param "text" string) (result u32)
+                    (canon lift (core func $m "f") (memory (core memory $m "memory")) (realloc (core func $m "realloc")))))
+            (component $outer
+                (import "f" (func $f (param "text" string) (result u32)))
+                (core module $mem (memory (export "memory") 1) (data (i32.const 8) "A"))
+                (core instance $mem (instantiate $mem))
+                (core func $f (canon lower (func $f) (memory (core memory $mem "memory"))))
+                (core module $m (import "" "f" (func $f (param i32 i32) (result i32)))
+                    (func (export "g") (result i32) (call $f (i32.const 8) (i32.const 1))))
+                (core instance $m (instantiate $m (with "" (instance (export "f" (func $f))))))
+                (func (export "g") (result u32) (canon lift (core func $m "g"))))
+            (instance $inner (instantiate $inner))
+            (instance $outer (instantiate $outer (with "f" (func $inner "f"))))
+            (export "g" (func $outer "g")))"#,
+    );
+    assert_eq!(guest.results(nothing()).await, json!([65]));
 }
 
 #[test]
