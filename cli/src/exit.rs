@@ -18,7 +18,7 @@ pub enum Exit {
     Config = 64,
     /// What was sent is wrong: a request, arguments, a module.
     BadInput = 65,
-    /// A file, module, function or job is not there.
+    /// A file, module, function, job or binding is not there.
     NotFound = 66,
     /// Nobody answers.
     Unavailable = 69,
@@ -40,7 +40,7 @@ Exit codes:
    2  the command line does not parse
   64  the configuration is wrong
   65  what was sent is wrong: a request, arguments, a module, too many bytes
-  66  a file, module, function or job is not there
+  66  a file, module, function, job or binding is not there
   69  nobody answers: no NATS server, no gateway, no worker
   70  a fault of Wess
   73  somebody else changed it first, it is still in use, or there are too many versions or tags of it
@@ -62,9 +62,10 @@ impl From<ErrorCode> for Exit {
             | ErrorCode::InvalidModule
             | ErrorCode::UnsupportedModule
             | ErrorCode::Unsupported => Self::BadInput,
-            ErrorCode::ModuleNotFound | ErrorCode::FunctionNotFound | ErrorCode::JobNotFound => {
-                Self::NotFound
-            }
+            ErrorCode::ModuleNotFound
+            | ErrorCode::FunctionNotFound
+            | ErrorCode::JobNotFound
+            | ErrorCode::BindingNotFound => Self::NotFound,
             ErrorCode::NoWorkers | ErrorCode::Unavailable => Self::Unavailable,
             ErrorCode::Internal => Self::Internal,
             ErrorCode::Conflict | ErrorCode::QuotaExceeded => Self::Conflict,

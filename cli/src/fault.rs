@@ -113,6 +113,7 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
         }
         ErrorCode::QuotaExceeded => Some("`wess rm NAME@VERSION` makes room"),
         ErrorCode::JobNotFound => Some("`wess jobs ls` shows those that are kept"),
+        ErrorCode::BindingNotFound => Some("`wess bindings` shows those that are there"),
         ErrorCode::InvalidRequest
         | ErrorCode::Conflict
         | ErrorCode::PayloadTooLarge

@@ -118,6 +118,8 @@ error_codes! {
     Unavailable = "unavailable", 503, Yes, No;
     /// A fault of ours.
     Internal = "internal", 500, Yes, Maybe;
+    /// No such binding.
+    BindingNotFound = "binding_not_found", 404, No, No;
 }
 
 impl std::fmt::Display for ErrorCode {

@@ -66,6 +66,10 @@ pub const DELIVERIES: &str = "Wess-Deliveries";
 pub const SUBMITTED: &str = "Wess-Submitted";
 /// On dead letters: how the last attempt ended, as an error in JSON.
 pub const LAST_ERROR: &str = "Wess-Last-Error";
+/// On dead letters, and on what bindings publish: which binding.
+pub const BINDING: &str = "Wess-Binding";
+/// On what bindings publish: through how many of them it came.
+pub const HOPS: &str = "Wess-Hops";
 /// On webhooks: when it was signed, and the signature.
 pub const SIGNATURE: &str = "Wess-Signature";
 /// Out, on errors: the message for people (NATS Services convention).

@@ -153,6 +153,23 @@ text_newtype!(
     "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 );
 
+/// The name of a binding: a DNS label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BindingName(Box<str>);
+
+impl BindingName {
+    fn accepts(text: &str) -> bool {
+        is_dns_label(text)
+    }
+}
+text_newtype!(
+    BindingName,
+    "binding name",
+    "1 to 63 of a-z, 0-9 and '-', neither first nor last a '-'",
+    "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+);
+
 impl Default for Tenant {
     fn default() -> Self {
         Self("default".into())

@@ -83,6 +83,17 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// Checks its bounds.
+    pub fn check(&self) -> Result<(), InvalidJob> {
+        let bounded = (1..=MAX_ATTEMPTS).contains(&self.max_attempts)
+            && self.backoff_ms.len() <= MAX_ATTEMPTS as usize
+            && self.backoff_ms.iter().all(|pause| *pause <= MAX_BACKOFF_MS);
+        match bounded {
+            true => Ok(()),
+            false => Err(InvalidJob::Retry),
+        }
+    }
+
     /// The pause after so many attempts, in milliseconds; a second unless told.
     pub fn backoff_ms(&self, attempts: u32) -> u64 {
         let at = (attempts.max(1) as usize - 1).min(self.backoff_ms.len().saturating_sub(1));
@@ -156,12 +167,7 @@ impl JobRequest {
             return Err(InvalidJob::Wait);
         }
         if let Some(retry) = &self.retry {
-            let bounded = (1..=MAX_ATTEMPTS).contains(&retry.max_attempts)
-                && retry.backoff_ms.len() <= MAX_ATTEMPTS as usize
-                && retry.backoff_ms.iter().all(|pause| *pause <= MAX_BACKOFF_MS);
-            if !bounded {
-                return Err(InvalidJob::Retry);
-            }
+            retry.check()?;
         }
         self.check_schedule()?;
         Ok(kind)

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod beat;
+pub mod binding;
 pub mod chain;
 pub mod digest;
 pub mod error;
@@ -29,7 +30,7 @@ pub mod wit;
 pub use digest::Digest;
 pub use error::ErrorBody;
 pub use error_code::ErrorCode;
-pub use id::{JobId, ModuleId, ModuleName, Tag, Tenant, WorkerId};
+pub use id::{BindingName, JobId, ModuleId, ModuleName, Tag, Tenant, WorkerId};
 pub use invocation::Invocation;
 pub use limits::Limits;
 pub use module::Module;

@@ -3,7 +3,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{beat, chain, error, invocation, job, module, outcome, payload, seed, store};
+use crate::{beat, binding, chain, error, invocation, job, module, outcome, payload, seed, store};
 
 /// Every message a client can meet, as `(file name without ending, schema)`.
 pub fn all() -> Vec<(&'static str, Schema)> {
@@ -32,6 +32,10 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("dead-list", schema::<job::DeadList>()),
         ("dead-purge-request", schema::<job::DeadPurgeRequest>()),
         ("dead-purged", schema::<job::DeadPurged>()),
+        ("binding-request", schema::<binding::BindingRequest>()),
+        ("binding", schema::<binding::Binding>()),
+        ("binding-list", schema::<binding::BindingList>()),
+        ("unbound", schema::<binding::Unbound>()),
         ("worker-beat", schema::<beat::WorkerBeat>()),
         ("error", schema::<error::ErrorBody>()),
         ("seed-request", schema::<seed::SeedRequest>()),

@@ -2,17 +2,19 @@
 //!
 //! Refuses to publish anywhere a caller could have meant as a forgery: see [`Subjects::may_reply_to`].
 
+mod key;
 mod queue;
 
 use std::fmt;
-use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
 
-use crate::id::{InvalidName, JobId, ModuleName, Tenant};
+use crate::binding::is_pattern;
+use crate::id::{BindingName, InvalidName, JobId, ModuleName, Tenant};
 use crate::reference::{FunctionName, Reference};
+pub use key::{BINDINGS_BUCKET, ModuleKey, binding_group, binding_key};
 pub use queue::{
     CALLS_CONSUMER, CALLS_STREAM, DEAD_STREAM, JOB_PAYLOADS_BUCKET, JOBS_CONSUMER, JOBS_STREAM, Queue,
     RESULTS_BUCKET, SWEEP_CONSUMER, TIMERS_CONSUMER, TIMERS_STREAM, result_key,
@@ -107,6 +109,14 @@ pub enum Endpoint {
     DeadRedrive(JobId),
     /// Delete dead letters.
     DeadPurge,
+    /// Make or change a binding.
+    BindingsPut(BindingName),
+    /// Every binding.
+    BindingsList,
+    /// One binding.
+    BindingsGet(BindingName),
+    /// Delete a binding.
+    BindingsDelete(BindingName),
 }
 
 /// A subject that is none of ours, or names something that cannot exist.
@@ -155,6 +165,10 @@ impl Subjects {
             Endpoint::DeadGet(job) => format!("{prefix}.dead.get.{job}"),
             Endpoint::DeadRedrive(job) => format!("{prefix}.dead.redrive.{job}"),
             Endpoint::DeadPurge => format!("{prefix}.dead.purge"),
+            Endpoint::BindingsPut(name) => format!("{prefix}.bindings.put.{name}"),
+            Endpoint::BindingsList => format!("{prefix}.bindings.list"),
+            Endpoint::BindingsGet(name) => format!("{prefix}.bindings.get.{name}"),
+            Endpoint::BindingsDelete(name) => format!("{prefix}.bindings.delete.{name}"),
         }
     }
 
@@ -176,6 +190,11 @@ impl Subjects {
     /// What to subscribe to for everything under `dead`.
     pub fn dead_wildcard(&self) -> String {
         format!("{}.dead.>", self.prefix)
+    }
+
+    /// What to subscribe to for everything under `bindings`.
+    pub fn bindings_wildcard(&self) -> String {
+        format!("{}.bindings.>", self.prefix)
     }
 
     /// Where workers beat.
@@ -206,6 +225,7 @@ impl Subjects {
             ("modules", Some(rest)) => parse_modules(rest).unwrap_or_else(|| Err(unknown())),
             ("jobs", Some(rest)) => parse_jobs(rest).unwrap_or_else(|| Err(unknown())),
             ("dead", Some(rest)) => parse_dead(rest).unwrap_or_else(|| Err(unknown())),
+            ("bindings", Some(rest)) => parse_bindings(rest).unwrap_or_else(|| Err(unknown())),
             _ => Err(unknown()),
         }
     }
@@ -219,6 +239,13 @@ impl Subjects {
         let well_formed = reply.split('.').all(|token| !token.is_empty())
             && !reply.contains(|c: char| c == '*' || c == '>' || c.is_whitespace() || c.is_control());
         well_formed && !first.starts_with('$') && first != &*self.prefix.0
+    }
+
+    /// Whether a binding may take messages from a subject, or from those that a pattern covers: not ours, not NATS's own,
+    /// nobody's inbox, and nothing so wide that it could be one of them.
+    pub fn may_bind(&self, pattern: &str) -> bool {
+        let first = pattern.split('.').next().unwrap_or_default();
+        is_pattern(pattern) && !first.starts_with(['$', '_', '*', '>']) && first != &*self.prefix.0
     }
 }
 
@@ -286,41 +313,18 @@ fn parse_dead(rest: &str) -> Option<Result<Endpoint, InvalidSubject>> {
     Some(which.parse().map(endpoint).map_err(InvalidSubject::Name))
 }
 
-/// A key of the bucket `wess-modules`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ModuleKey {
-    /// `<tenant>.<name>`: the head.
-    Head(Tenant, ModuleName),
-    /// `<tenant>.<name>.v<N>`: one version.
-    Version(Tenant, ModuleName, NonZeroU32),
-}
-
-impl fmt::Display for ModuleKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Head(tenant, name) => write!(f, "{tenant}.{name}"),
-            Self::Version(tenant, name, version) => write!(f, "{tenant}.{name}.v{version}"),
-        }
+fn parse_bindings(rest: &str) -> Option<Result<Endpoint, InvalidSubject>> {
+    if rest == "list" {
+        return Some(Ok(Endpoint::BindingsList));
     }
-}
-
-impl FromStr for ModuleKey {
-    type Err = InvalidName;
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let invalid = || InvalidName::new("module key", "TENANT.NAME or TENANT.NAME.vN", text);
-        let (tenant, rest) = text.split_once('.').ok_or_else(invalid)?;
-        let tenant = tenant.parse()?;
-        let Some((name, version)) = rest.split_once('.') else {
-            return Ok(Self::Head(tenant, rest.parse()?));
-        };
-        let digits = version
-            .strip_prefix('v')
-            .filter(|digits| !digits.starts_with(['0', '+']));
-        let version = digits
-            .and_then(|digits| digits.parse().ok())
-            .ok_or_else(invalid)?;
-        Ok(Self::Version(tenant, name.parse()?, version))
-    }
+    let (verb, which) = rest.split_once('.')?;
+    let endpoint = match verb {
+        "put" => Endpoint::BindingsPut,
+        "get" => Endpoint::BindingsGet,
+        "delete" => Endpoint::BindingsDelete,
+        _ => return None,
+    };
+    Some(which.parse().map(endpoint).map_err(InvalidSubject::Name))
 }
 
 #[cfg(test)]
@@ -355,6 +359,10 @@ mod tests {
             Endpoint::DeadGet("a".parse().unwrap()),
             Endpoint::DeadRedrive("a".parse().unwrap()),
             Endpoint::DeadPurge,
+            Endpoint::BindingsPut("a".parse().unwrap()),
+            Endpoint::BindingsList,
+            Endpoint::BindingsGet("a-b".parse().unwrap()),
+            Endpoint::BindingsDelete("a".parse().unwrap()),
         ];
         for endpoint in endpoints {
             assert_eq!(
@@ -381,6 +389,9 @@ mod tests {
             "wess.jobs.get",
             "wess.jobs.submit.x",
             "wess.dead.purge.x",
+            "wess.bindings",
+            "wess.bindings.put",
+            "wess.bindings.list.x",
         ] {
             assert!(
                 matches!(subjects().parse(bad), Err(InvalidSubject::Unknown(_))),
@@ -394,6 +405,8 @@ mod tests {
             "wess.modules.tag.a@1",
             "wess.jobs.get.a.b",
             "wess.dead.get.",
+            "wess.bindings.put.a.b",
+            "wess.bindings.get.A",
         ] {
             assert!(
                 matches!(subjects().parse(bad), Err(InvalidSubject::Name(_))),
@@ -430,18 +443,42 @@ mod tests {
         assert!(other.may_reply_to("wess.x") && !other.may_reply_to("fn.x"));
     }
 
+    #[test]
+    fn nothing_of_ours_of_nats_or_of_an_inbox_may_be_bound() {
+        for good in ["orders", "orders.*", "orders.>", "wessex.a", "a.*.b"] {
+            assert!(subjects().may_bind(good), "{good} was refused");
+        }
+        let refused = [
+            "wess.invoke.upper",
+            "wess.>",
+            "wess",
+            ">",
+            "*",
+            "*.invoke",
+            "$KV.wess-modules.>",
+            "$JS.EVENT.>",
+            "$SYS.>",
+            "_INBOX.>",
+            "_INBOX_mine.a",
+            "_R_.a",
+            "",
+            "a..b",
+            "a.>.b",
+            "a b",
+        ];
+        for bad in refused {
+            assert!(!subjects().may_bind(bad), "{bad:?} was accepted");
+        }
+        assert!(!Subjects::new("fn".parse().unwrap()).may_bind("fn.x"));
+    }
+
     proptest! {
         #[test]
-        fn no_subject_makes_the_parser_panic_and_what_parses_builds_back(subject in "wess\\.(invoke|modules\\.[a-z]{3,6}|jobs\\.[a-z]{3,6}|chain|store)(\\.\\PC{0,40})?|\\PC{0,60}") {
+        fn no_subject_makes_the_parser_panic_and_what_parses_builds_back(subject in "wess\\.(invoke|modules\\.[a-z]{3,6}|jobs\\.[a-z]{3,6}|bindings\\.[a-z]{3,6}|chain|store)(\\.\\PC{0,40})?|\\PC{0,60}") {
             if let Ok(endpoint) = subjects().parse(&subject) {
                 prop_assert_eq!(subjects().parse(&subjects().endpoint(&endpoint)).unwrap(), endpoint);
             }
-            let _ = subjects().may_reply_to(&subject);
-        }
-
-        #[test]
-        fn every_key_that_parses_prints_back(key in "[a-z]{1,5}\\.[a-z]{1,5}(\\.v[0-9]{1,11})?|\\PC{0,40}") {
-            if let Ok(parsed) = key.parse::<ModuleKey>() { prop_assert_eq!(parsed.to_string(), key); }
+            let _ = (subjects().may_reply_to(&subject), subjects().may_bind(&subject));
         }
 
         #[test]

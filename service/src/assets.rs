@@ -13,8 +13,8 @@ use async_nats::jetstream::stream::StorageType;
 use futures_util::FutureExt;
 use wess_schemas::Tenant;
 use wess_schemas::subject::{
-    BLOBS_BUCKET, JOB_PAYLOADS_BUCKET, MODULES_BUCKET, PAYLOADS_BUCKET, RESULTS_BUCKET, Subjects,
-    state_bucket,
+    BINDINGS_BUCKET, BLOBS_BUCKET, JOB_PAYLOADS_BUCKET, MODULES_BUCKET, PAYLOADS_BUCKET, RESULTS_BUCKET,
+    Subjects, state_bucket,
 };
 
 use crate::objects::Bucket;
@@ -85,6 +85,8 @@ pub struct Assets {
     pub state: Store,
     /// Records of jobs.
     pub results: Store,
+    /// Bindings.
+    pub bindings: Store,
     /// Large payloads of jobs.
     pub job_payloads: Bucket,
     /// The queue's consumers.
@@ -122,12 +124,13 @@ pub async fn ensure_assets(jetstream: &Context, options: &AssetOptions) -> Resul
     let state = state_bucket(&Tenant::default());
     let results_age = options.results_age();
     // Each in a box: together they would not fit on the stacks of executors' threads.
-    let (modules, blobs, payloads, state, results, job_payloads, queue) = tokio::try_join!(
+    let (modules, blobs, payloads, state, results, bindings, job_payloads, queue) = tokio::try_join!(
         ensure_kv(jetstream, MODULES_BUCKET, MODULES_HISTORY, FOREVER, replicas).boxed(),
         ensure_objects(jetstream, BLOBS_BUCKET, FOREVER, replicas).boxed(),
         ensure_objects(jetstream, PAYLOADS_BUCKET, PAYLOADS_MAX_AGE, replicas).boxed(),
         ensure_kv(jetstream, &state, 1, FOREVER, replicas).boxed(),
         ensure_kv(jetstream, RESULTS_BUCKET, 1, results_age, replicas).boxed(),
+        ensure_kv(jetstream, BINDINGS_BUCKET, 1, FOREVER, replicas).boxed(),
         ensure_objects(jetstream, JOB_PAYLOADS_BUCKET, FOREVER, replicas).boxed(),
         ensure_queue(jetstream, options).boxed(),
     )?;
@@ -137,6 +140,7 @@ pub async fn ensure_assets(jetstream: &Context, options: &AssetOptions) -> Resul
         payloads,
         state,
         results,
+        bindings,
         job_payloads,
         queue,
     })

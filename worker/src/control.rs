@@ -19,6 +19,7 @@ use wess_service::bus::{Reply, Request};
 use wess_service::lifecycle::Lifecycle;
 use wess_service::nats::leave;
 
+use crate::endpoints::bindings::BindingsEndpoint;
 use crate::endpoints::chain::Chains;
 use crate::endpoints::dead::DeadEndpoint;
 use crate::endpoints::discovery::{
@@ -63,6 +64,8 @@ pub struct ControlParts {
     pub jobs: JobsEndpoint,
     /// Those that were given up.
     pub dead: DeadEndpoint,
+    /// Which messages run which module.
+    pub bindings: BindingsEndpoint,
     /// Chains of calls.
     pub chains: Chains,
     /// What the endpoints have done that executors serve.
@@ -84,6 +87,7 @@ struct Inner {
     queries: Gate,
     jobs: JobsEndpoint,
     dead: DeadEndpoint,
+    bindings: BindingsEndpoint,
     waits: Gate,
     lists: Gate,
     stats: Arc<ControlStats>,
@@ -107,6 +111,7 @@ impl Control {
             store,
             jobs,
             dead,
+            bindings,
             chains,
             call_counts,
         } = parts;
@@ -126,6 +131,7 @@ impl Control {
             lists: Gate::new("lists of jobs", MAX_LISTS.0, MAX_LISTS.1),
             jobs,
             dead,
+            bindings,
             stats,
         }))
     }
@@ -180,6 +186,7 @@ impl Control {
             queries,
             jobs,
             dead,
+            bindings,
             waits,
             lists,
             ..
@@ -221,6 +228,10 @@ impl Control {
             Endpoint::DeadGet(job_id) => reply(Box::pin(dead.get(job_id)).await),
             Endpoint::DeadRedrive(job_id) => reply(Box::pin(dead.redrive(job_id)).await),
             Endpoint::DeadPurge => reply(Box::pin(dead.purge(&payload)).await),
+            Endpoint::BindingsPut(name) => reply(Box::pin(bindings.put(name, &payload)).await),
+            Endpoint::BindingsList => reply(Box::pin(bindings.list()).await),
+            Endpoint::BindingsGet(name) => reply(Box::pin(bindings.get(name)).await),
+            Endpoint::BindingsDelete(name) => reply(Box::pin(bindings.delete(name)).await),
             Endpoint::JobsWait(_) | Endpoint::JobsList | Endpoint::DeadList => {
                 Err(ErrorBody::new(ErrorCode::Internal, "asked at the wrong gate"))
             }
@@ -236,6 +247,7 @@ impl Control {
             self.0.subjects.modules_wildcard(),
             self.0.subjects.jobs_wildcard(),
             self.0.subjects.dead_wildcard(),
+            self.0.subjects.bindings_wildcard(),
         ] {
             requests.push(client.queue_subscribe(subject, QUEUE_GROUP.into()).await?);
         }

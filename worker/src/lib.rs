@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bindings;
 pub mod call;
 pub mod config;
 pub mod control;

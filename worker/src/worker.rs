@@ -13,10 +13,15 @@ use wess_service::nats::Connection;
 use wess_service::queue::overdue::Overdue;
 use wess_service::upkeep;
 
+use crate::bindings::mirror::Mirror;
+use crate::bindings::records::Records as BindingRecords;
+use crate::bindings::stats::BindingStats;
+use crate::bindings::{Host, consumers::Consumers};
 use crate::config::Config;
 use crate::control::{Control, ControlParts};
 use crate::door::Door;
 use crate::durable::{Durable, DurableParts};
+use crate::endpoints::bindings::BindingsEndpoint;
 use crate::endpoints::chain::{Chains, MAX_CHAINS_KIB};
 use crate::endpoints::discovery::{CountRequests, EndpointCounts, EndpointName};
 use crate::endpoints::invoke::Form;
@@ -27,8 +32,10 @@ use crate::files;
 use crate::fleet::{CountSlots, Fleet, SlotCounts};
 use crate::guest::{Compiler, MemoryBudget, Ticker};
 use crate::metrics;
+use crate::queue::dead::Letters;
 use crate::queue::keyed::KeyedCalls;
 use crate::queue::known::KnownJobs;
+use crate::queue::records::Records as JobRecords;
 use crate::queue::shares::shares;
 use crate::queue::spill::{CallQueue, CallQueueParts};
 use crate::registry::Registry;
@@ -91,6 +98,7 @@ impl Worker {
             chains: chains.clone(),
         })?;
         let (jobs, dead) = durable.endpoints();
+        let (bindings, host, mirror) = bindings(&id, &config, &connection, &chains, &registry, lifecycle);
         let control = Control::new(ControlParts {
             worker: id.clone(),
             subjects: subjects.clone(),
@@ -99,6 +107,7 @@ impl Worker {
             store,
             jobs,
             dead,
+            bindings,
             chains,
             call_counts: count_calls(tallies.clone()),
         });
@@ -127,6 +136,8 @@ impl Worker {
         call_queue.stats().register(metrics_of_worker);
         call_queue.serve(lifecycle);
         durable.serve(shares.jobs, lifecycle, metrics_of_worker);
+        host.stats.register(metrics_of_worker);
+        host.serve(mirror);
         let mut counted = tallies;
         counted.0.push(call_queue.stats().refused());
         metrics::register(
@@ -202,6 +213,48 @@ async fn open_registry(
         );
     }
     Ok(registry)
+}
+
+/// What answers for bindings, and what runs them.
+fn bindings(
+    id: &WorkerId,
+    config: &Config,
+    connection: &Connection,
+    chains: &Chains,
+    registry: &Registry,
+    lifecycle: &Lifecycle,
+) -> (BindingsEndpoint, Host, Mirror) {
+    let (storage, subjects) = (registry.storage().clone(), config.nats.subjects.clone());
+    let (records, mirror) = (BindingRecords::new(storage.clone()), Mirror::default());
+    let consumers = Consumers {
+        storage: storage.clone(),
+        records: records.clone(),
+        ack_wait: config.assets.ack_wait(),
+    };
+    let host = Host {
+        worker: id.clone(),
+        subjects: subjects.clone(),
+        connection: connection.clone(),
+        registry: registry.clone(),
+        policy: config.policy,
+        executors: chains.executors.clone(),
+        job_records: JobRecords::new(storage.clone()),
+        letters: Letters::new(storage, subjects.clone()),
+        consumers: consumers.clone(),
+        stats: BindingStats::default(),
+        ack_wait: config.assets.ack_wait(),
+        lifecycle: lifecycle.clone(),
+        under_way: chains.under_way.clone(),
+    };
+    let endpoint = BindingsEndpoint {
+        registry: registry.clone(),
+        policy: config.policy,
+        subjects,
+        records,
+        mirror: mirror.clone(),
+        consumers,
+    };
+    (endpoint, host, mirror)
 }
 
 async fn start_executors(

@@ -86,6 +86,7 @@ impl Door {
             subjects.modules_wildcard(),
             subjects.jobs_wildcard(),
             subjects.dead_wildcard(),
+            subjects.bindings_wildcard(),
         ] {
             requests.push(self.client.queue_subscribe(subject, QUEUE_GROUP.into()).await?);
         }

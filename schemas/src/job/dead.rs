@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::JobRequest;
 use crate::error::Failure;
-use crate::id::{InvalidName, JobId};
+use crate::id::{BindingName, InvalidName, JobId};
 use crate::timestamp::Timestamp;
 
 /// Why a job was given up.
@@ -20,6 +20,8 @@ pub enum DeadReason {
     Unreadable,
     /// Its id was used as the key of another request, and the outcome under it is that one's.
     KeyTaken,
+    /// The module of its binding does not take it.
+    Refused,
 }
 
 impl DeadReason {
@@ -30,6 +32,7 @@ impl DeadReason {
             Self::TooManyDeliveries => "too_many_deliveries",
             Self::Unreadable => "unreadable",
             Self::KeyTaken => "key_taken",
+            Self::Refused => "refused",
         }
     }
 }
@@ -42,6 +45,7 @@ impl std::str::FromStr for DeadReason {
             Self::TooManyDeliveries,
             Self::Unreadable,
             Self::KeyTaken,
+            Self::Refused,
         ]
         .into_iter()
         .find(|reason| reason.as_str() == text)
@@ -68,7 +72,10 @@ pub struct DeadLetter {
     /// How the last attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
-    /// What was submitted; absent when nobody can read it.
+    /// Whose message it was, when it was a binding's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<BindingName>,
+    /// What was submitted; absent when nobody can read it. Of a binding's message, the run that it asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<JobRequest>,
 }

@@ -75,6 +75,10 @@ fn its_addresses_are_the_subjects_that_we_build() {
         Endpoint::DeadGet(job()),
         Endpoint::DeadRedrive(job()),
         Endpoint::DeadPurge,
+        Endpoint::BindingsPut("upper".parse().unwrap()),
+        Endpoint::BindingsList,
+        Endpoint::BindingsGet("upper".parse().unwrap()),
+        Endpoint::BindingsDelete("upper".parse().unwrap()),
     ];
     let mut built: BTreeSet<_> = endpoints
         .iter()

@@ -9,7 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use wess_schemas::error_code::ErrorCode;
-use wess_schemas::{ErrorBody, beat, chain, invocation, job, module, outcome, payload, schema, seed, store};
+use wess_schemas::{
+    ErrorBody, beat, binding, chain, invocation, job, module, outcome, payload, schema, seed, store,
+};
 
 use crate::{folder, stems};
 
@@ -42,6 +44,10 @@ const MESSAGES: &[(&str, RoundTrip)] = &[
     ("dead-list", round_trip::<job::DeadList>),
     ("dead-purge-request", round_trip::<job::DeadPurgeRequest>),
     ("dead-purged", round_trip::<job::DeadPurged>),
+    ("binding-request", round_trip::<binding::BindingRequest>),
+    ("binding", round_trip::<binding::Binding>),
+    ("binding-list", round_trip::<binding::BindingList>),
+    ("unbound", round_trip::<binding::Unbound>),
     ("worker-beat", round_trip::<beat::WorkerBeat>),
     ("seed-request", round_trip::<seed::SeedRequest>),
     ("seed-loaded", round_trip::<seed::SeedReply<seed::Loaded>>),
@@ -126,6 +132,7 @@ fn a_field_that_nobody_knows_is_refused_in_requests_and_fits_no_schema() {
         "job-list-request",
         "dead-list-request",
         "dead-purge-request",
+        "binding-request",
         "seed-request",
     ] {
         let mut message = golden(name);

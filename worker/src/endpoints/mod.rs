@@ -1,6 +1,7 @@
 //! What each subject does: a message in, a reply out, whichever door it came in by.
 
 pub mod admit;
+pub mod bindings;
 pub mod chain;
 pub mod dead;
 pub mod discovery;

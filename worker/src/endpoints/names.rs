@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use wess_schemas::binding::MAX_BINDINGS;
 use wess_schemas::job::MAX_ATTEMPTS;
 use wess_schemas::limits::{MAX_CHAIN_STEPS, MAX_INPUT_BYTES};
 use wess_schemas::subject::{Endpoint, Subjects};
@@ -45,11 +46,19 @@ pub enum EndpointName {
     DeadRedrive,
     /// `wess.dead.purge`
     DeadPurge,
+    /// `wess.bindings.put.*`
+    BindingsPut,
+    /// `wess.bindings.list`
+    BindingsList,
+    /// `wess.bindings.get.*`
+    BindingsGet,
+    /// `wess.bindings.delete.*`
+    BindingsDelete,
 }
 
 impl EndpointName {
     /// Every endpoint.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::Invoke,
         Self::InvokeRaw,
         Self::Chain,
@@ -68,6 +77,10 @@ impl EndpointName {
         Self::DeadGet,
         Self::DeadRedrive,
         Self::DeadPurge,
+        Self::BindingsPut,
+        Self::BindingsList,
+        Self::BindingsGet,
+        Self::BindingsDelete,
     ];
 
     /// The endpoint that a subject belongs to.
@@ -91,6 +104,10 @@ impl EndpointName {
             Endpoint::DeadGet(_) => Self::DeadGet,
             Endpoint::DeadRedrive(_) => Self::DeadRedrive,
             Endpoint::DeadPurge => Self::DeadPurge,
+            Endpoint::BindingsPut(_) => Self::BindingsPut,
+            Endpoint::BindingsList => Self::BindingsList,
+            Endpoint::BindingsGet(_) => Self::BindingsGet,
+            Endpoint::BindingsDelete(_) => Self::BindingsDelete,
         }
     }
 
@@ -115,6 +132,10 @@ impl EndpointName {
             Self::DeadGet => "dead-get",
             Self::DeadRedrive => "dead-redrive",
             Self::DeadPurge => "dead-purge",
+            Self::BindingsPut => "bindings-put",
+            Self::BindingsList => "bindings-list",
+            Self::BindingsGet => "bindings-get",
+            Self::BindingsDelete => "bindings-delete",
         }
     }
 
@@ -123,6 +144,7 @@ impl EndpointName {
         let modules = |tail: &str| subjects.modules_wildcard().replace('>', tail);
         let jobs = |tail: &str| subjects.jobs_wildcard().replace('>', tail);
         let dead = |tail: &str| subjects.dead_wildcard().replace('>', tail);
+        let bindings = |tail: &str| subjects.bindings_wildcard().replace('>', tail);
         match self {
             Self::Invoke => subjects.endpoint(&Endpoint::Invoke),
             Self::InvokeRaw => subjects.invoke_wildcard(),
@@ -142,6 +164,10 @@ impl EndpointName {
             Self::DeadGet => dead("get.*"),
             Self::DeadRedrive => dead("redrive.*"),
             Self::DeadPurge => subjects.endpoint(&Endpoint::DeadPurge),
+            Self::BindingsPut => bindings("put.*"),
+            Self::BindingsList => subjects.endpoint(&Endpoint::BindingsList),
+            Self::BindingsGet => bindings("get.*"),
+            Self::BindingsDelete => bindings("delete.*"),
         }
     }
 
@@ -222,12 +248,22 @@ impl EndpointName {
                 ("request", "dead-purge-request"),
                 ("response", "dead-purged"),
             ],
+            Self::BindingsPut => &[
+                ("accepts", JSON),
+                ("request", "binding-request"),
+                ("response", "binding"),
+            ],
+            Self::BindingsList => &[("accepts", NOTHING), ("response", "binding-list")],
+            Self::BindingsGet => &[("accepts", NOTHING), ("response", "binding")],
+            Self::BindingsDelete => &[("accepts", NOTHING), ("response", "unbound")],
         };
         let bound = match self {
             Self::Invoke | Self::InvokeRaw => Some(("max_input_bytes", MAX_INPUT_BYTES)),
             Self::Chain => Some(("max_steps", MAX_CHAIN_STEPS as u64)),
             Self::Store => Some(("max_module_bytes", max_module_bytes)),
             Self::JobsSubmit => Some(("max_attempts", u64::from(MAX_ATTEMPTS))),
+            Self::BindingsPut => Some(("max_bindings", MAX_BINDINGS as u64)),
+            Self::BindingsList | Self::BindingsGet | Self::BindingsDelete => None,
             Self::List | Self::Get | Self::Delete | Self::Tag | Self::Fetch => None,
             Self::JobsGet | Self::JobsWait | Self::JobsCancel | Self::JobsList => None,
             Self::DeadList | Self::DeadGet | Self::DeadRedrive | Self::DeadPurge => None,

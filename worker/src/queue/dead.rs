@@ -9,7 +9,7 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use bytes::Bytes;
 use wess_schemas::error::Failure;
-use wess_schemas::header::{ATTEMPTS, DELIVERIES, LAST_ERROR, REASON, SUBMITTED, header_line};
+use wess_schemas::header::{ATTEMPTS, BINDING, DELIVERIES, LAST_ERROR, REASON, SUBMITTED, header_line};
 use wess_schemas::job::{DeadLetter, DeadReason};
 use wess_schemas::subject::{DEAD_STREAM, Queue, Subjects};
 use wess_schemas::timestamp::Timestamp;
@@ -176,6 +176,7 @@ pub fn found(job_id: JobId, message: StreamMessage) -> Found {
         deliveries: number(DELIVERIES),
         died: Timestamp::from(time),
         submitted: text(SUBMITTED).and_then(Timestamp::parse),
+        binding: text(BINDING).and_then(|name| name.parse().ok()),
         error: text(LAST_ERROR).and_then(|text| serde_json::from_str(text).ok()),
         request,
     };

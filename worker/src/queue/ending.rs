@@ -34,6 +34,7 @@ pub fn blame(code: ErrorCode) -> Blame {
         | ErrorCode::ModuleNotFound
         | ErrorCode::FunctionNotFound
         | ErrorCode::JobNotFound
+        | ErrorCode::BindingNotFound
         | ErrorCode::Conflict
         | ErrorCode::PayloadTooLarge
         | ErrorCode::InvalidModule

@@ -384,7 +384,10 @@ async fn settle(acker: &Acker, kind: AckKind) {
 fn may_repeat(endpoint: &Endpoint, has_key: bool) -> bool {
     match endpoint {
         Endpoint::Invoke | Endpoint::InvokeRaw(..) | Endpoint::Chain => has_key,
-        Endpoint::ModulesDelete(_) | Endpoint::DeadRedrive(_) | Endpoint::DeadPurge => false,
+        Endpoint::ModulesDelete(_)
+        | Endpoint::DeadRedrive(_)
+        | Endpoint::DeadPurge
+        | Endpoint::BindingsDelete(_) => false,
         Endpoint::Store
         | Endpoint::ModulesList
         | Endpoint::ModulesGet(_)
@@ -396,7 +399,10 @@ fn may_repeat(endpoint: &Endpoint, has_key: bool) -> bool {
         | Endpoint::JobsCancel(_)
         | Endpoint::JobsList
         | Endpoint::DeadList
-        | Endpoint::DeadGet(_) => true,
+        | Endpoint::DeadGet(_)
+        | Endpoint::BindingsPut(_)
+        | Endpoint::BindingsList
+        | Endpoint::BindingsGet(_) => true,
     }
 }
 

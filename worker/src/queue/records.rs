@@ -90,6 +90,14 @@ impl Records {
         })
     }
 
+    /// Deletes a record at a revision, so that its id is free.
+    pub async fn delete(&self, job_id: &JobId, expected: u64) -> Result<(), ErrorBody> {
+        let results = self.storage.assets().await?.results;
+        let key = result_key(&Tenant::default(), job_id);
+        let deleted = results.delete_expect_revision(key, Some(expected)).await;
+        deleted.map_err(|error| self.unavailable(&error))
+    }
+
     fn unavailable(&self, error: &dyn std::fmt::Display) -> ErrorBody {
         tracing::warn!(%error, "the records of jobs cannot be read");
         self.storage.forget();

@@ -5,15 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy, push};
-use futures_util::StreamExt;
 use tokio::sync::watch;
 use wess_service::nats::ConnectionWatch;
 
 use super::catalog::Catalog;
 use super::disk::Disk;
+use super::feed::Feed;
 use super::record::{Change, RawRecord};
-use super::records::is_deletion;
 use super::stats::RegistryStats;
 use super::storage::Storage;
 
@@ -31,13 +29,6 @@ pub(super) struct Follower {
     pub(super) replayed: watch::Sender<bool>,
     /// Whether the disk has taken every change so far.
     pub(super) saved: bool,
-}
-
-/// The changes, and how many of them are the replay.
-struct Feed {
-    changes: push::Ordered,
-    prefix: String,
-    pending: u64,
 }
 
 impl Follower {
@@ -84,7 +75,9 @@ impl Follower {
     /// Replays and follows one connection until it is replaced by another.
     async fn follow(&mut self) -> Result<(), async_nats::Error> {
         let connects = self.connection.state().connects;
-        let mut feed = self.open().await?;
+        let modules = self.storage.assets().await?.modules;
+        let client = self.storage.client();
+        let mut feed = Feed::open(client, modules, "catalog of a worker").await?;
         self.replay(&mut feed).await?;
         loop {
             tokio::select! {
@@ -99,30 +92,8 @@ impl Follower {
         }
     }
 
-    async fn open(&self) -> Result<Feed, async_nats::Error> {
-        let modules = self.storage.assets().await?.modules;
-        let consumer = modules.stream.create_consumer(push::OrderedConfig {
-            deliver_subject: self.storage.client().new_inbox(),
-            description: Some("catalog of a worker".into()),
-            filter_subject: format!("{}>", modules.prefix),
-            replay_policy: ReplayPolicy::Instant,
-            deliver_policy: DeliverPolicy::LastPerSubject,
-            ..Default::default()
-        });
-        let consumer = consumer.await?;
-        let pending = consumer.cached_info().num_pending;
-        Ok(Feed {
-            changes: consumer.messages().await?,
-            prefix: modules.prefix,
-            pending,
-        })
-    }
-
     async fn replay(&mut self, feed: &mut Feed) -> Result<(), async_nats::Error> {
-        let mut records = Vec::new();
-        while feed.pending > 0 {
-            records.push(feed.next().await?);
-        }
+        let records = feed.replay().await?;
         // In the order of the stream, so that the last one is the newest.
         let revision = records.last().map_or(0, |record| record.revision);
         let changes = records.iter().filter_map(|record| self.parse(record)).collect();
@@ -169,28 +140,5 @@ impl Follower {
             tracing::warn!(key = record.key, error = %garbage, cause, "skipping a module record");
         });
         parsed.ok()
-    }
-}
-
-impl Feed {
-    async fn next(&mut self) -> Result<RawRecord, async_nats::Error> {
-        let message = self
-            .changes
-            .next()
-            .await
-            .ok_or("the module records can no longer be followed")??;
-        let info = message.info()?;
-        let (revision, pending) = (info.stream_sequence, info.pending);
-        self.pending = pending;
-        let key = message
-            .subject
-            .strip_prefix(self.prefix.as_str())
-            .unwrap_or(message.subject.as_str());
-        let value = (!is_deletion(message.headers.as_ref())).then(|| message.payload.clone());
-        Ok(RawRecord {
-            key: key.to_owned(),
-            revision,
-            value,
-        })
     }
 }

@@ -10,6 +10,7 @@ mod budget;
 mod catalog;
 mod compile;
 mod disk;
+mod feed;
 mod flights;
 mod folder;
 mod follow;
@@ -36,10 +37,13 @@ use wess_service::lifecycle::{Failure, Lifecycle};
 use wess_service::nats::Connection;
 
 pub use artifacts::Artifact;
+pub(crate) use feed::Feed;
 pub use folder::FolderError;
 pub use gate::{Gate, Pass};
 pub use listing::Resolved;
+
 pub use publish::{NewModule, Published, Removed};
+pub(crate) use record::RawRecord;
 pub use stats::RegistryStats;
 pub use storage::{Storage, StorageAway};
 

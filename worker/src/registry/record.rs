@@ -10,11 +10,11 @@ use wess_schemas::wit::ComponentInterface;
 
 /// One entry of the bucket, or of its copy on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RawRecord {
-    pub(super) key: String,
-    pub(super) revision: u64,
+pub(crate) struct RawRecord {
+    pub(crate) key: String,
+    pub(crate) revision: u64,
     /// `None` when the key was deleted.
-    pub(super) value: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
 }
 
 /// A parsed entry.

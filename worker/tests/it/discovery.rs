@@ -8,7 +8,7 @@ use crate::rig::{Caller, Rig, Worker, parse};
 const VERBS: [(&str, &str); 3] = [("PING", "ping"), ("INFO", "info"), ("STATS", "stats")];
 
 /// Each endpoint in its order: subject, request, media types, response, headers that count.
-const ENDPOINTS: [(&str, &str, &str, &str, &str); 18] = [
+const ENDPOINTS: [(&str, &str, &str, &str, &str); 22] = [
     ("wess.invoke", "invocation", JSON, "outcome", OF_CALLS),
     ("wess.invoke.>", "raw input", "*/*", "raw output", OF_RAW_CALLS),
     ("wess.chain", "chain-request", JSON, "chain-outcome", WITH_KEY),
@@ -27,6 +27,10 @@ const ENDPOINTS: [(&str, &str, &str, &str, &str); 18] = [
     ("wess.dead.get.*", "", NOTHING, "dead-letter", ""),
     ("wess.dead.redrive.*", "", NOTHING, "job-record", ""),
     ("wess.dead.purge", "dead-purge-request", JSON, "dead-purged", ""),
+    ("wess.bindings.put.*", "binding-request", JSON, "binding", ""),
+    ("wess.bindings.list", "", NOTHING, "binding-list", ""),
+    ("wess.bindings.get.*", "", NOTHING, "binding", ""),
+    ("wess.bindings.delete.*", "", NOTHING, "unbound", ""),
 ];
 const JSON: &str = "application/json";
 const NOTHING: &str = "an empty body";

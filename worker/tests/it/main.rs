@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bindings;
+mod bindings_streams;
 mod calls;
 mod chains;
 mod components;

@@ -31,7 +31,7 @@ fn with_permissions() -> String {
     let users = ["worker", "gateway", "client"]
         .map(|user| format!("{{ user: {user}, password: {PASSWORD}, permissions: ${user} }}"));
     format!(
-        "authorization {{\n{}\nusers = [{}]\n}}",
+        "authorization {{\n{}\nusers = [{}, {{ user: owner, password: {PASSWORD} }}]\n}}",
         documented_permissions(),
         users.join(", ")
     )
@@ -39,6 +39,24 @@ fn with_permissions() -> String {
 
 fn as_client() -> ConnectOptions {
     ConnectOptions::with_user_and_password("client".into(), PASSWORD.into())
+}
+
+/// Makes a stream of the owner's with one message in it.
+async fn make_stream(options: ConnectOptions, nats: &NatsServer) {
+    let owner = Caller::connect_with(options, nats).await;
+    let config = jetstream::stream::Config {
+        name: "ORDERS".into(),
+        subjects: vec!["orders".into()],
+        ..Default::default()
+    };
+    let jetstream = owner.jetstream();
+    jetstream.create_stream(config).await.unwrap();
+    let stored = jetstream.publish("orders", "hello".into()).await.unwrap();
+    stored.await.unwrap();
+}
+
+fn as_owner() -> ConnectOptions {
+    ConnectOptions::with_user_and_password("owner".into(), PASSWORD.into())
 }
 
 /// An authority and a server's certificate of it, as PEM files.
@@ -135,6 +153,16 @@ async fn serves_everything(caller: &Caller, workers: &[Worker]) {
     let modules = ask("wess.modules.list", json!({})).await;
     assert_eq!(modules["modules"].as_array().unwrap().len(), 6);
     refused(ErrorCode::ModuleNotFound, caller.raw("uploaded", "").await);
+    let binding = ask(
+        "wess.bindings.put.orders",
+        json!({"module": "upper", "stream": "ORDERS"}),
+    );
+    assert_eq!(binding.await["fed_by"], json!(["orders"]));
+    eventually("the stream's message to run", async || {
+        (crate::bindings::runs(&workers.iter().collect::<Vec<_>>(), "orders").await == 1).then_some(())
+    })
+    .await;
+    ask("wess.bindings.delete.orders", json!({})).await;
     for worker in workers {
         for verb in ["PING", "INFO", "STATS"] {
             let answer = ask(&format!("$SRV.{verb}.wess.{}", worker.id()), json!({})).await;
@@ -148,6 +176,7 @@ async fn serves_everything(caller: &Caller, workers: &[Worker]) {
 async fn a_worker_serves_everything_with_the_permissions_that_the_documents_list() {
     let nats = NatsServer::builder().config(&with_permissions()).start();
     let workers = [Worker::start(&nats, &AS_WORKER), Worker::start(&nats, &AS_WORKER)];
+    make_stream(as_owner(), &nats).await;
     let caller = Caller::connect_with(as_client(), &nats).await;
     serves_everything(&caller, &workers).await;
     assert!(!nats.log().contains("Violation"), "{}", nats.log());
@@ -171,9 +200,13 @@ async fn a_worker_serves_everything_over_tls() {
     let authority = certificates.authority();
     let flags = [&AS_WORKER[..], &["--nats-tls-ca", &authority]].concat();
     let workers = [Worker::start(&nats, &flags)];
-    let client = as_client()
-        .add_root_certificates(authority.into())
-        .require_tls(true);
+    let over_tls = |options: ConnectOptions| {
+        options
+            .add_root_certificates(authority.clone().into())
+            .require_tls(true)
+    };
+    make_stream(over_tls(as_owner()), &nats).await;
+    let client = over_tls(as_client());
     let caller = Caller::connect_with(client, &nats).await;
     serves_everything(&caller, &workers).await;
     assert!(!nats.log().contains("Violation"), "{}", nats.log());
