@@ -11,7 +11,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use crate::app::App;
 use crate::auth::{self, Access, Scope};
 use crate::edge;
-use crate::routes::{chain, dead, health, invoke, jobs, modules, openapi, store, wasm};
+use crate::routes::{bindings, chain, dead, health, invoke, jobs, modules, openapi, store, wasm};
 
 const ADMIN: Access = Access::Scope(Scope::Admin);
 const INVOKE: Access = Access::Scope(Scope::Invoke);
@@ -52,6 +52,10 @@ fn routes() -> Vec<Route> {
         Route::new(Method::GET, "/v1/dead/{id}", ADMIN, dead::get),
         Route::new(Method::DELETE, "/v1/dead/{id}", ADMIN, dead::purge_one),
         Route::new(Method::POST, "/v1/dead/{id}/redrive", ADMIN, dead::redrive),
+        Route::new(Method::GET, "/v1/bindings", READ, bindings::list),
+        Route::new(Method::GET, "/v1/bindings/{name}", READ, bindings::get),
+        Route::new(Method::PUT, "/v1/bindings/{name}", ADMIN, bindings::put),
+        Route::new(Method::DELETE, "/v1/bindings/{name}", ADMIN, bindings::delete),
         Route::new(Method::GET, "/livez", ANYONE, health::live),
         Route::new(Method::GET, "/readyz", ANYONE, health::ready),
         Route::new(Method::GET, "/openapi.json", ANYONE, openapi::document),

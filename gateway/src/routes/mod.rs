@@ -2,6 +2,7 @@
 //!
 //! Holds no rule of the contract: workers decide, and say so by code.
 
+pub mod bindings;
 pub mod chain;
 pub mod dead;
 pub mod health;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod auth;
+mod bindings;
 mod connections;
 mod errors;
 mod fleet;
