@@ -2,6 +2,7 @@
 //!
 //! Parses and does nothing else; what parses here is within its grammar, not yet within anyone's limits.
 
+mod bindings;
 mod call;
 mod jobs;
 mod servers;
@@ -10,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use wess_schemas::{Limits, ModuleName, Reference, Tag};
 use wess_service::nats::NatsOptions;
 
+pub use bindings::{BindArgs, BindingsArgs, UnbindArgs};
 pub use call::{CallLimits, ChainArgs, InvokeArgs, millis};
 pub use jobs::{
     DeadArgs, DeadCommand, DeadGetArgs, DeadListArgs, DeadPurgeArgs, DeadRedriveArgs, JobCancelArgs,
@@ -57,6 +59,12 @@ pub enum Command {
     Jobs(Box<JobsArgs>),
     /// See to the jobs that were given up: list them, submit them again, delete them.
     Dead(DeadArgs),
+    /// Have a module run for each message of a subject or a stream.
+    Bind(Box<BindArgs>),
+    /// List what is bound.
+    Bindings(BindingsArgs),
+    /// Take a binding away.
+    Unbind(UnbindArgs),
     /// Measure this machine: what Wess does against a bare echo, in one run.
     Bench(BenchArgs),
     /// Print completions for a shell.

@@ -44,5 +44,8 @@ fn main() -> ExitCode {
         Command::Rm(args) => commands::run(args),
         Command::Jobs(args) => commands::jobs(*args),
         Command::Dead(args) => commands::dead(args),
+        Command::Bind(args) => commands::run(*args),
+        Command::Bindings(args) => commands::run(args),
+        Command::Unbind(args) => commands::run(args),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! stdout gets the answer and nothing else; what failed goes to stderr in the form that was asked for.
 
+mod bindings;
 mod chain;
 mod dead;
 mod describe;

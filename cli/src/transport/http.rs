@@ -11,9 +11,10 @@ use reqwest::{Body, Client, Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use wess_gateway::problem::ProblemDocument;
+use wess_schemas::binding::{Binding, BindingList, BindingRequest, Unbound};
 use wess_schemas::chain::{ChainOutcome, ChainRequest};
 use wess_schemas::module::{Deleted, ListRequest, Module, ModuleList, TagRequest};
-use wess_schemas::{ErrorBody, ErrorCode, Invocation, ModuleName, Outcome, Reference, Tag};
+use wess_schemas::{BindingName, ErrorBody, ErrorCode, Invocation, ModuleName, Outcome, Reference, Tag};
 
 use super::upload::pieces;
 use super::{Answer, NewModule, Payload, Transport};
@@ -157,6 +158,19 @@ impl Transport for Http {
 
     fn tag(&self, name: ModuleName, request: TagRequest) -> Answer<'_, Module> {
         Box::pin(self.ask(self.tag(&name, &request.tag, request.version)))
+    }
+
+    fn bind(&self, name: BindingName, request: BindingRequest) -> Answer<'_, Binding> {
+        let put = self.request(Method::PUT, &["bindings", name.as_str()]);
+        Box::pin(self.ask(put.json(&request)))
+    }
+
+    fn bindings(&self) -> Answer<'_, BindingList> {
+        Box::pin(self.ask(self.request(Method::GET, &["bindings"])))
+    }
+
+    fn unbind(&self, name: BindingName) -> Answer<'_, Unbound> {
+        Box::pin(self.ask(self.request(Method::DELETE, &["bindings", name.as_str()])))
     }
 }
 

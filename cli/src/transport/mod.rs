@@ -13,11 +13,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
+use wess_schemas::binding::{Binding, BindingList, BindingRequest, Unbound};
 use wess_schemas::chain::{ChainOutcome, ChainRequest};
 use wess_schemas::module::{Deleted, ListRequest, Module, ModuleList, TagRequest};
 use wess_schemas::payload::PayloadRef;
 use wess_schemas::subject::Subjects;
-use wess_schemas::{Invocation, Limits, ModuleName, Outcome, Reference};
+use wess_schemas::{BindingName, Invocation, Limits, ModuleName, Outcome, Reference};
 
 pub use http::client as http_client;
 pub use jobs::Jobs;
@@ -44,6 +45,12 @@ pub trait Transport: Jobs {
     fn delete(&self, reference: Reference) -> Answer<'_, Deleted>;
     /// Sets a tag, or takes it away.
     fn tag(&self, name: ModuleName, request: TagRequest) -> Answer<'_, Module>;
+    /// Makes or changes a binding.
+    fn bind(&self, name: BindingName, request: BindingRequest) -> Answer<'_, Binding>;
+    /// Every binding.
+    fn bindings(&self) -> Answer<'_, BindingList>;
+    /// Deletes a binding.
+    fn unbind(&self, name: BindingName) -> Answer<'_, Unbound>;
 }
 
 /// A module to store.

@@ -11,13 +11,14 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::io::StreamReader;
+use wess_schemas::binding::{Binding, BindingList, BindingRequest, Unbound};
 use wess_schemas::chain::{ChainOutcome, ChainRequest};
 use wess_schemas::limits::{DEFAULT_WAIT_MS, LimitPolicy};
 use wess_schemas::module::{Deleted, ListRequest, Module, ModuleList, TagRequest};
 use wess_schemas::payload::PayloadRef;
 use wess_schemas::store::{STORE_TIMEOUT, StoreRequest};
 use wess_schemas::subject::{Endpoint, Subjects};
-use wess_schemas::{ErrorBody, ErrorCode, Invocation, ModuleName, Outcome, Reference, header};
+use wess_schemas::{BindingName, ErrorBody, ErrorCode, Invocation, ModuleName, Outcome, Reference, header};
 use wess_service::bus::{Bus, BusError, NatsBus, Reply, Request};
 use wess_service::nats::NatsConfig;
 use wess_service::payloads::Payloads;
@@ -233,6 +234,21 @@ impl Transport for Nats {
             self.ask(Endpoint::ModulesTag(name), &request, REGISTRY_TIMEOUT)
                 .await
         })
+    }
+
+    fn bind(&self, name: BindingName, request: BindingRequest) -> Answer<'_, Binding> {
+        Box::pin(async move {
+            self.ask(Endpoint::BindingsPut(name), &request, REGISTRY_TIMEOUT)
+                .await
+        })
+    }
+
+    fn bindings(&self) -> Answer<'_, BindingList> {
+        Box::pin(self.ask(Endpoint::BindingsList, &NOTHING, REGISTRY_TIMEOUT))
+    }
+
+    fn unbind(&self, name: BindingName) -> Answer<'_, Unbound> {
+        Box::pin(self.ask(Endpoint::BindingsDelete(name), &NOTHING, REGISTRY_TIMEOUT))
     }
 }
 

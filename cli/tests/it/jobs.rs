@@ -14,7 +14,7 @@ use wess_harness::{NatsServer, binary};
 use crate::wess::{code, stderr, stdout};
 
 /// A NATS server, and a worker that answers each subject with what the test has laid out for it, in order.
-struct Played {
+pub struct Played {
     server: NatsServer,
     asked: Arc<Mutex<Vec<(String, Value)>>>,
     worker: JoinHandle<()>,
@@ -23,7 +23,7 @@ struct Played {
 }
 
 impl Played {
-    fn with(answers: &[(&str, Value)]) -> Self {
+    pub fn with(answers: &[(&str, Value)]) -> Self {
         let server = NatsServer::start();
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -53,20 +53,20 @@ impl Played {
         }
     }
 
-    fn ask(&self, line: &[&str]) -> Output {
+    pub fn ask(&self, line: &[&str]) -> Output {
         let mut command = binary("wess");
         command.args(line).env("WESS_NATS_URL", self.server.url());
         command.stdin(Stdio::null()).output().unwrap()
     }
 
-    fn must(&self, line: &[&str]) -> String {
+    pub fn must(&self, line: &[&str]) -> String {
         let output = self.ask(line);
         assert_eq!(code(&output), 0, "{line:?}: {}", stderr(&output));
         stdout(&output)
     }
 
     /// What was asked since the last time, in order.
-    fn asked(&self) -> Vec<(String, Value)> {
+    pub fn asked(&self) -> Vec<(String, Value)> {
         assert!(!self.worker.is_finished(), "the worker panicked");
         std::mem::take(&mut self.asked.lock().unwrap())
     }
@@ -123,7 +123,8 @@ fn record(state: &str, changed: Value) -> Value {
     record
 }
 
-fn golden(name: &str) -> Value {
+/// The contract's own example.
+pub fn golden(name: &str) -> Value {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/golden");
     serde_json::from_slice(&std::fs::read(format!("{folder}/{name}.json")).unwrap()).unwrap()
 }

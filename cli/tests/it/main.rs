@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod bindings;
 mod calls;
 mod command_line;
 mod jobs;
