@@ -147,6 +147,26 @@ class Wess:
             return self.request("wess.dead.purge", json.dumps({"job_id": job_id}).encode())
         return self.request(f"wess.dead.{question}.{job_id}")
 
+    def bind(self, door, name, binding):
+        document = json.dumps(binding).encode()
+        if door == "NATS":
+            return self.request(f"wess.bindings.put.{name}", document)
+        if door == "HTTP":
+            return self.http("PUT", f"/v1/bindings/{name}", document, {"Content-Type": "application/json"})
+        source = [binding["subject"]] if "subject" in binding else ["--stream", binding["stream"]]
+        flags = ["--publish-to", binding["publish_to"]] if "publish_to" in binding else []
+        return self.cli("bind", *source, binding["module"], "--name", name, *flags)
+
+    def bindings(self, door):
+        if door == "NATS":
+            return self.request("wess.bindings.list")
+        return self.http("GET", "/v1/bindings") if door == "HTTP" else self.cli("bindings")
+
+    def unbind(self, door, name):
+        if door == "NATS":
+            return self.request(f"wess.bindings.delete.{name}")
+        return self.http("DELETE", f"/v1/bindings/{name}") if door == "HTTP" else self.cli("unbind", name)
+
     def list_jobs(self, door, module, limit, after=None):
         wanted = {"module": module, "limit": limit, **({"after": after} if after else {})}
         if door == "NATS":

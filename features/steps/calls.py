@@ -12,6 +12,7 @@ STATUS = {
     "module_not_found": 404,
     "function_not_found": 404,
     "job_not_found": 404,
+    "binding_not_found": 404,
     "conflict": 409,
     "payload_too_large": 413,
     "invalid_module": 422,
