@@ -26,6 +26,12 @@ fn routes() -> Vec<Route> {
         Route::new(Method::GET, "/v1/modules/{ref}", READ, modules::get),
         Route::new(Method::DELETE, "/v1/modules/{ref}", ADMIN, modules::delete),
         Route::new(Method::GET, "/v1/modules/{ref}/wasm", READ, wasm::download),
+        Route::new(
+            Method::PUT,
+            "/v1/modules/{name}/settings",
+            STORE,
+            store::configure,
+        ),
         Route::new(Method::PUT, "/v1/modules/{name}/tags/{tag}", ADMIN, modules::tag),
         Route::new(
             Method::DELETE,

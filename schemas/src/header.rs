@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use serde::Serialize;
+
 use crate::id::{InvalidName, JobId};
 use crate::limits::Limits;
 use crate::payload::PayloadRef;
@@ -18,6 +20,8 @@ pub const FUEL: &str = "Wess-Fuel";
 pub const MEMORY_MB: &str = "Wess-Memory-Mb";
 /// In: any value asks for all facts of a raw call; any other header asks for them too.
 pub const FACTS: &str = "Wess-Facts";
+/// In, on stores of raw bytes: the module's settings, as JSON.
+pub const SETTINGS: &str = "Wess-Settings";
 /// In: where a large input lies, as JSON.
 pub const INPUT_REF: &str = "Wess-Input-Ref";
 /// In: idempotency key.
@@ -139,10 +143,35 @@ pub fn header_line(text: &str) -> String {
         .collect()
 }
 
+/// A value as JSON in one line of ASCII, as headers take it.
+pub fn json_line(value: &impl Serialize) -> String {
+    // What this is for are messages of ours, which always serialize.
+    let text = serde_json::to_string(value).unwrap_or_default();
+    let mut line = String::with_capacity(text.len());
+    for unit in text.chars() {
+        if unit.is_ascii() {
+            line.push(unit);
+        } else {
+            for half in unit.encode_utf16(&mut [0; 2]) {
+                line.push_str(&format!("\\u{half:04x}"));
+            }
+        }
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn json_in_a_header_is_ascii_and_says_the_same() {
+        let text = "café \u{1f980}\n";
+        let line = json_line(&text);
+        assert!(line.is_ascii() && !line.contains('\n'), "{line}");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+    }
 
     #[test]
     fn absent_headers_ask_for_nothing_and_bad_ones_are_named() {

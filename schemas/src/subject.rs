@@ -37,6 +37,12 @@ pub fn state_key(module: &ModuleName, key: &[u8]) -> String {
     format!("{module}.={}", BASE64_URL.encode(key))
 }
 
+/// The guest's key in the key of a guest value, if it is one.
+pub fn guest_key(key: &str) -> Option<Vec<u8>> {
+    let (_, encoded) = key.split_once(".=")?;
+    BASE64_URL.decode(encoded).ok()
+}
+
 /// What stands before the first dot of every subject: one NATS token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(Box<str>);
@@ -450,6 +456,7 @@ mod tests {
             let built = state_key(&name, &key);
             prop_assert_eq!(built.split('.').count(), 2);
             prop_assert!(built.starts_with("counter.="));
+            prop_assert_eq!(guest_key(&built), Some(key));
         }
     }
 }

@@ -80,6 +80,7 @@ impl Worker {
         let store = Arc::new(StoreEndpoint {
             registry: registry.clone(),
             fleet: fleet.clone(),
+            subjects: subjects.clone(),
             policy: config.policy,
             max_bytes: config.registry.max_module_bytes(),
         });

@@ -3,6 +3,7 @@
 //! stdout gets the answer and nothing else; what failed goes to stderr in the form that was asked for.
 
 mod chain;
+mod configure;
 mod dead;
 mod describe;
 mod invoke;

@@ -165,7 +165,9 @@ impl From<wasmtime::Error> for GuestFault {
         }
         match error.downcast_ref::<StateError>() {
             Some(StateError::Unavailable) => return Self::StateUnavailable,
-            Some(nameless @ StateError::Nameless) => return trapped("no_state", nameless, backtrace),
+            Some(refused @ (StateError::Nameless | StateError::NoNumber | StateError::TooManyKeys)) => {
+                return trapped("no_state", refused, backtrace);
+            }
             None => {}
         }
         if let Some(exited) = error.downcast_ref::<Exited>() {

@@ -39,7 +39,7 @@ pub use artifacts::Artifact;
 pub use folder::FolderError;
 pub use gate::{Gate, Pass};
 pub use listing::Resolved;
-pub use publish::{NewModule, Published, Removed};
+pub use publish::{NewModule, Published, Removed, Terms};
 pub use stats::RegistryStats;
 pub use storage::{Storage, StorageAway};
 

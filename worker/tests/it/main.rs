@@ -31,6 +31,7 @@ mod registry_store;
 mod rig;
 mod rolling;
 mod secured;
+mod settings;
 mod spill;
 mod spill_taken;
 mod state_and_logs;

@@ -30,6 +30,13 @@ pub struct CallInput {
 }
 
 impl CallInput {
+    /// Adds what a module's owner says of the environment, over whatever the caller says of the same names.
+    pub fn put_env(&mut self, env: &BTreeMap<String, String>) {
+        for (name, value) in env {
+            self.env.insert(name.clone(), value.clone());
+        }
+    }
+
     /// What it holds in memory, about.
     pub fn size_bytes(&self) -> usize {
         let env = self

@@ -11,6 +11,7 @@ use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
+use super::granted;
 use crate::guest::host::GuestState;
 
 impl WasiView for GuestState {
@@ -38,5 +39,6 @@ pub(in crate::guest) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest
     cli::terminal_stderr::add_to_linker::<_, WasiCli>(l, GuestState::cli)?;
     filesystem::types::add_to_linker::<_, WasiFilesystem>(l, GuestState::filesystem)?;
     filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, GuestState::filesystem)?;
+    granted::link(l)?;
     Ok(linker)
 }
