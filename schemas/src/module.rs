@@ -27,6 +27,8 @@ pub enum Abi {
     Command,
     /// JSON arguments to the values of WIT and back.
     Component,
+    /// HTTP requests to their responses, through the interface `wasi:http/incoming-handler`.
+    Http,
 }
 
 impl Abi {
@@ -37,6 +39,7 @@ impl Abi {
             Self::Plugin => "plugin",
             Self::Command => "command",
             Self::Component => "component",
+            Self::Http => "http",
         }
     }
 }

@@ -35,7 +35,7 @@ impl Ask for DescribeArgs {
 /// A component's text, or that there is none.
 fn wit(module: &Module) -> Option<&str> {
     const TOO_LONG: &str = "(the component's WIT is too long to be kept)";
-    let is_component = module.abi == Abi::Component;
+    let is_component = matches!(module.abi, Abi::Component | Abi::Http);
     module.wit.as_deref().or(is_component.then_some(TOO_LONG))
 }
 

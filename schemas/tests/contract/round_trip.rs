@@ -177,7 +177,7 @@ prop_compose! {
 prop_compose! {
     fn module()(
         id in module_id(), name in name(), newest in version(),
-        abi in prop::sample::select(vec![Abi::Typed, Abi::Plugin, Abi::Command, Abi::Component]),
+        abi in prop::sample::select(vec![Abi::Typed, Abi::Plugin, Abi::Command, Abi::Component, Abi::Http]),
         tags in btree_map(tag(), any::<u32>(), 0..3), versions in vec(version(), 0..3), exports in vec(export(), 0..3),
         (limits, settings) in (limits(), settings()), (created, updated, wit) in (timestamp(), timestamp(), of(text())),
         (propagated, stored) in (of(any::<bool>()), of(any::<bool>())),

@@ -131,7 +131,7 @@ impl GuestFault {
 /// What Wasmtime calls a guest that hands over more than it may; it has no type that could be asked for.
 const TOO_MUCH: &str = "too much data is being copied between the host and the guest: fuel allocated for hostcalls has been exhausted";
 
-fn trapped(kind: &'static str, why: &dyn Display, backtrace: Vec<String>) -> GuestFault {
+pub(super) fn trapped(kind: &'static str, why: &dyn Display, backtrace: Vec<String>) -> GuestFault {
     GuestFault::Trapped {
         kind,
         message: why.to_string(),

@@ -14,6 +14,7 @@ use wess_schemas::limits::EffectiveLimits;
 use wess_schemas::settings::{MAX_GRANT_BYTES, Settings};
 
 use super::epoch::wait_for;
+use super::http::HttpState;
 use super::limits::GuestLimiter;
 use super::log::{GuestLog, LogStream};
 use super::wasi;
@@ -91,6 +92,7 @@ pub(super) struct GuestState {
     pub output: Option<Vec<u8>>,
     pub output_limit: usize,
     pub log: GuestLog,
+    pub http: HttpState,
     host: Arc<dyn Host>,
     last_state: Bytes,
 }
@@ -115,6 +117,7 @@ impl GuestState {
             output: None,
             output_limit: usize::try_from(limits.output_bytes).unwrap_or(usize::MAX),
             log: GuestLog::new(Arc::clone(&host)),
+            http: HttpState::default(),
             host,
             last_state: Bytes::new(),
         }

@@ -1,4 +1,5 @@
-//! WASI 0.2 as components get it: the environment, standard streams, exit, clocks, randomness and an empty file system.
+//! WASI 0.2 as components get it: the environment, standard streams, exit, clocks, randomness, an empty file system, and
+//! HTTP from outside, not to the outside.
 //!
 //! What is linked here is what `wasi::is_known_interface` names; a component that imports more was refused before.
 
@@ -13,6 +14,7 @@ use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use super::granted;
 use crate::guest::host::GuestState;
+use crate::guest::http;
 
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
@@ -40,5 +42,6 @@ pub(in crate::guest) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest
     filesystem::types::add_to_linker::<_, WasiFilesystem>(l, GuestState::filesystem)?;
     filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, GuestState::filesystem)?;
     granted::link(l)?;
+    http::link(l)?;
     Ok(linker)
 }

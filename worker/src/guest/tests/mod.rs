@@ -7,6 +7,7 @@ mod command;
 mod component;
 mod effort;
 mod epochs;
+mod http;
 mod limits;
 mod plugin;
 mod refusals;
