@@ -81,6 +81,8 @@ pub enum Endpoint {
     Invoke,
     /// Raw input to a module's function.
     InvokeRaw(Reference, Option<FunctionName>),
+    /// An HTTP request to a module that serves them.
+    Http(Reference),
     /// Several invocations in a row.
     Chain,
     /// Store a module.
@@ -145,6 +147,7 @@ impl Subjects {
             Endpoint::Invoke => format!("{prefix}.invoke"),
             Endpoint::InvokeRaw(module, None) => format!("{prefix}.invoke.{module}"),
             Endpoint::InvokeRaw(module, Some(function)) => format!("{prefix}.invoke.{module}.{function}"),
+            Endpoint::Http(module) => format!("{prefix}.http.{module}"),
             Endpoint::Chain => format!("{prefix}.chain"),
             Endpoint::Store => format!("{prefix}.store"),
             Endpoint::ModulesList => format!("{prefix}.modules.list"),
@@ -167,6 +170,11 @@ impl Subjects {
     /// What to subscribe to for raw invocations.
     pub fn invoke_wildcard(&self) -> String {
         format!("{}.invoke.>", self.prefix)
+    }
+
+    /// What to subscribe to for HTTP requests.
+    pub fn http_wildcard(&self) -> String {
+        format!("{}.http.*", self.prefix)
     }
 
     /// What to subscribe to for everything under `modules`.
@@ -207,6 +215,7 @@ impl Subjects {
         match (area, rest) {
             ("invoke", None) => Ok(Endpoint::Invoke),
             ("invoke", Some(rest)) => parse_raw(rest),
+            ("http", Some(module)) => Ok(Endpoint::Http(module.parse()?)),
             ("chain", None) => Ok(Endpoint::Chain),
             ("store", None) => Ok(Endpoint::Store),
             ("modules", Some(rest)) => parse_modules(rest).unwrap_or_else(|| Err(unknown())),
@@ -345,6 +354,7 @@ mod tests {
             Endpoint::Invoke,
             Endpoint::InvokeRaw(module.clone(), None),
             Endpoint::InvokeRaw(module.clone(), Some("ns:a/b@1.0.0#run".parse().unwrap())),
+            Endpoint::Http(module.clone()),
             Endpoint::Chain,
             Endpoint::Store,
             Endpoint::ModulesList,
@@ -382,6 +392,7 @@ mod tests {
             "wess.modules",
             "wess.modules.get",
             "wess.chain.x",
+            "wess.http",
             "wess.modules.list.x",
             "wess.jobs",
             "wess.jobs.get",
@@ -396,6 +407,7 @@ mod tests {
         for bad in [
             "wess.invoke.UPPER",
             "wess.invoke.",
+            "wess.http.a.b",
             "wess.modules.get.A",
             "wess.modules.tag.a@1",
             "wess.jobs.get.a.b",

@@ -11,7 +11,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use wess_schemas::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
+
+use crate::http;
 
 /// How long to look for a worker, or for NATS itself, before giving up: a restart takes less.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,6 +42,23 @@ pub struct Reply {
     /// The body.
     pub payload: Bytes,
 }
+
+/// An HTTP request for a worker.
+#[derive(Debug)]
+pub struct HttpRequest {
+    /// The full subject.
+    pub subject: String,
+    /// What it asks for besides; may be empty.
+    pub headers: HeaderMap,
+    /// The request, whose URI has an authority.
+    pub request: http::Request,
+    /// How long to wait for the response's head.
+    pub timeout: Duration,
+}
+
+/// A response whose body comes as it is read, or a worker's refusal. Dropping it, or the future that it comes from,
+/// cancels the guest.
+pub type HttpAnswer = Result<http::Response, ErrorBody>;
 
 /// Why there is no reply.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +128,9 @@ impl BusError {
 pub trait Bus: Send + Sync + 'static {
     /// Asks, and waits for the reply.
     fn request(&self, request: Request) -> BoxFuture<'_, Result<Reply, BusError>>;
+
+    /// Sends an HTTP request, and waits for the head of its response.
+    fn http(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpAnswer, BusError>>;
 
     /// The largest message, headers included, in bytes.
     fn max_payload(&self) -> usize;
@@ -194,6 +217,15 @@ impl NatsBus {
 impl Bus for NatsBus {
     fn request(&self, request: Request) -> BoxFuture<'_, Result<Reply, BusError>> {
         Box::pin(self.ask(request))
+    }
+
+    fn http(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpAnswer, BusError>> {
+        drop(request);
+        let text = "HTTP requests do not travel through NATS yet";
+        Box::pin(std::future::ready(Ok(Err(ErrorBody::new(
+            ErrorCode::Unsupported,
+            text,
+        )))))
     }
 
     fn max_payload(&self) -> usize {

@@ -225,6 +225,7 @@ fn count_calls(tallies: Tallies) -> CountRequests {
     Arc::new(move |endpoint| match endpoint {
         EndpointName::Invoke => tallies.counts(&[Form::Json]),
         EndpointName::InvokeRaw => tallies.counts(&[Form::Raw, Form::Bare]),
+        EndpointName::Http => tallies.counts(&[Form::Http]),
         _ => EndpointCounts::default(),
     })
 }

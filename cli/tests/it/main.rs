@@ -5,9 +5,11 @@
 mod bench;
 mod calls;
 mod command_line;
+mod http;
 mod jobs;
 mod jobs_run;
 mod modules;
 mod socket;
 mod up;
+mod web;
 mod wess;

@@ -5,6 +5,7 @@
 pub mod chain;
 pub mod dead;
 pub mod health;
+pub mod http;
 pub mod invoke;
 pub mod jobs;
 pub mod modules;

@@ -4,6 +4,7 @@ pub mod admit;
 pub mod chain;
 pub mod dead;
 pub mod discovery;
+pub mod http;
 pub mod invoke;
 pub mod job_list;
 pub mod jobs;

@@ -13,6 +13,8 @@ pub enum EndpointName {
     Invoke,
     /// `wess.invoke.>`
     InvokeRaw,
+    /// `wess.http.*`
+    Http,
     /// `wess.chain`
     Chain,
     /// `wess.store`
@@ -49,9 +51,10 @@ pub enum EndpointName {
 
 impl EndpointName {
     /// Every endpoint.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Invoke,
         Self::InvokeRaw,
+        Self::Http,
         Self::Chain,
         Self::Store,
         Self::List,
@@ -75,6 +78,7 @@ impl EndpointName {
         match endpoint {
             Endpoint::Invoke => Self::Invoke,
             Endpoint::InvokeRaw(..) => Self::InvokeRaw,
+            Endpoint::Http(_) => Self::Http,
             Endpoint::Chain => Self::Chain,
             Endpoint::Store => Self::Store,
             Endpoint::ModulesList => Self::List,
@@ -99,6 +103,7 @@ impl EndpointName {
         match self {
             Self::Invoke => "invoke",
             Self::InvokeRaw => "invoke-raw",
+            Self::Http => "http",
             Self::Chain => "chain",
             Self::Store => "store",
             Self::List => "modules-list",
@@ -126,6 +131,7 @@ impl EndpointName {
         match self {
             Self::Invoke => subjects.endpoint(&Endpoint::Invoke),
             Self::InvokeRaw => subjects.invoke_wildcard(),
+            Self::Http => subjects.http_wildcard(),
             Self::Chain => subjects.endpoint(&Endpoint::Chain),
             Self::Store => subjects.endpoint(&Endpoint::Store),
             Self::List => subjects.endpoint(&Endpoint::ModulesList),
@@ -148,6 +154,7 @@ impl EndpointName {
     /// What it takes and gives: media types, and schemas by their file names.
     pub fn metadata(self, max_module_bytes: u64) -> BTreeMap<&'static str, String> {
         let invoke = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Nats-Msg-Id, traceparent";
+        let http = "Wess-Http-Method, Wess-Http-Path, Wess-Http-Authority, Wess-Http-Scheme, Wess-Http-Headers, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, traceparent";
         let raw = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Wess-Input-Ref, Wess-Facts, Nats-Msg-Id, traceparent";
         let facts: &[(&str, &str)] = match self {
             Self::Invoke => &[
@@ -161,6 +168,12 @@ impl EndpointName {
                 ("request", "raw input"),
                 ("response", "raw output"),
                 ("headers", raw),
+            ],
+            Self::Http => &[
+                ("accepts", "*/*"),
+                ("request", "the body of an HTTP request"),
+                ("response", "the body of its response"),
+                ("headers", http),
             ],
             Self::Chain => &[
                 ("accepts", JSON),
@@ -225,6 +238,7 @@ impl EndpointName {
         };
         let bound = match self {
             Self::Invoke | Self::InvokeRaw => Some(("max_input_bytes", MAX_INPUT_BYTES)),
+            Self::Http => None,
             Self::Chain => Some(("max_steps", MAX_CHAIN_STEPS as u64)),
             Self::Store => Some(("max_module_bytes", max_module_bytes)),
             Self::JobsSubmit => Some(("max_attempts", u64::from(MAX_ATTEMPTS))),

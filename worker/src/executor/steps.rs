@@ -172,8 +172,13 @@ impl Executor {
             .policy
             .resolve(&module.limits, &call.limits)
             .map_err(invalid);
-        let planned =
-            limits.and_then(|limits| Plan::new(module.callable(), argv0, input).map(|plan| (plan, limits)));
+        let planned = limits.and_then(|limits| {
+            let plan = match call.http {
+                Some(http) => Plan::serving(module.callable(), *http),
+                None => Plan::new(module.callable(), argv0, input),
+            };
+            plan.map(|plan| (plan, limits))
+        });
         match planned {
             Err(error) => Err(Box::new(Misfit {
                 job_id,

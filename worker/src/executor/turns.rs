@@ -283,6 +283,7 @@ impl Executor {
         match arrival {
             Arrival::Moved(Moved(ticket)) => self.take_moved(ticket),
             Arrival::Step(call, waiting) => self.take_call(Ok(*call), Responder::Step(waiting), None),
+            Arrival::Http(call, ended) => self.take_call(Ok(*call), Responder::Http(ended), None),
             Arrival::Queued(call, form, waiting) => {
                 self.take_call(Ok(*call), Responder::Queued(form, waiting), None);
                 // Whoever looks for the executor with most room must see this call.

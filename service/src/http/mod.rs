@@ -2,10 +2,14 @@
 //!
 //! Invariant: a body that is not complete ends with [`Broken`], never as if it were.
 
+mod gathered;
+
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use wess_schemas::{ErrorBody, ErrorCode};
+
+pub use gathered::Gathered;
 
 /// Most header lines of a head, and of trailers.
 pub const MAX_HEADERS: usize = 256;
