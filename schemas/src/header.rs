@@ -72,6 +72,30 @@ pub const SUBMITTED: &str = "Wess-Submitted";
 pub const LAST_ERROR: &str = "Wess-Last-Error";
 /// On webhooks: when it was signed, and the signature.
 pub const SIGNATURE: &str = "Wess-Signature";
+/// In, on HTTP requests: the method.
+pub const HTTP_METHOD: &str = "Wess-Http-Method";
+/// In, on HTTP requests: path and query.
+pub const HTTP_PATH: &str = "Wess-Http-Path";
+/// In, on HTTP requests: the host, and its port where it is not the usual one.
+pub const HTTP_AUTHORITY: &str = "Wess-Http-Authority";
+/// In, on HTTP requests: `http` or `https`.
+pub const HTTP_SCHEME: &str = "Wess-Http-Scheme";
+/// On HTTP requests and responses: the header lines, as pairs in JSON.
+pub const HTTP_HEADERS: &str = "Wess-Http-Headers";
+/// Out, on HTTP responses: the status.
+pub const HTTP_STATUS: &str = "Wess-Http-Status";
+/// On HTTP requests and responses, and the last frame of a body: the trailers, as pairs in JSON.
+pub const HTTP_TRAILERS: &str = "Wess-Http-Trailers";
+/// On HTTP requests and responses: `stream` when the body follows in frames.
+pub const HTTP_BODY: &str = "Wess-Http-Body";
+/// In, on HTTP requests: how many bytes of frames the caller takes before it grants more; without it, none.
+pub const HTTP_WINDOW: &str = "Wess-Http-Window";
+/// On frames: what kind it is.
+pub const HTTP_FRAME: &str = "Wess-Http-Frame";
+/// On frames: which one of its body it is, counted from 0.
+pub const HTTP_SEQ: &str = "Wess-Http-Seq";
+/// On frames: how many bytes more may be sent.
+pub const HTTP_CREDIT: &str = "Wess-Http-Credit";
 /// Out, on errors: the message for people (NATS Services convention).
 pub const SERVICE_ERROR: &str = "Nats-Service-Error";
 /// Out, on errors: the HTTP status (NATS Services convention).

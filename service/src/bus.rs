@@ -5,16 +5,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::client::PublishErrorKind;
 use async_nats::connection::State;
-use async_nats::{Client, HeaderMap, RequestError, RequestErrorKind};
+use async_nats::{Client, HeaderMap, RequestError, RequestErrorKind, StatusCode};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use wess_schemas::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
 
 use crate::http;
+use crate::http::caller::Asking;
 
 /// How long to look for a worker, or for NATS itself, before giving up: a restart takes less.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -141,12 +144,18 @@ pub trait Bus: Send + Sync + 'static {
 pub struct NatsBus {
     client: Client,
     nobody: Option<Arc<Notify>>,
+    /// HTTP exchanges under way. Each ends with whoever waits for it or reads it.
+    exchanges: TaskTracker,
 }
 
 impl NatsBus {
     /// Asks over `client`.
     pub fn new(client: Client) -> Self {
-        Self { client, nobody: None }
+        Self {
+            client,
+            nobody: None,
+            exchanges: TaskTracker::new(),
+        }
     }
 
     /// Wakes `nobody` whenever a request finds nobody that listens, and still looks for somebody.
@@ -167,6 +176,49 @@ impl NatsBus {
             let error = match self.try_once(&request, deadline).await {
                 Err(error @ (BusError::NoWorkers { .. } | BusError::Disconnected)) => error,
                 settled => return settled,
+            };
+            if let (BusError::NoWorkers { .. }, Some(nobody)) = (&error, &self.nobody) {
+                nobody.notify_one();
+            }
+            if Instant::now() + step > patience {
+                return Err(error);
+            }
+            tokio::time::sleep(step).await;
+            step = (step * 2).min(LARGEST_STEP);
+        }
+    }
+
+    /// As [`NatsBus::ask`], for HTTP: a body is not touched before a worker has said a word.
+    async fn exchange(&self, request: HttpRequest) -> Result<HttpAnswer, BusError> {
+        let timeout = request.timeout;
+        let patience = Instant::now() + timeout.min(PATIENCE);
+        let mut asking = match Asking::new(self.client.clone(), request).await {
+            Ok(asking) => asking,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut step = FIRST_STEP;
+        loop {
+            let subject = asking.subject().to_owned();
+            let error = if self.client.connection_state() == State::Connected {
+                match asking.ask(&self.client).await {
+                    Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                        BusError::NoWorkers { subject }
+                    }
+                    Ok(Some(first)) => match asking.answer(first, &self.exchanges).await {
+                        Some(answer) => return Ok(answer),
+                        None => return Err(BusError::TimedOut { subject, timeout }),
+                    },
+                    Ok(None) => return Err(BusError::TimedOut { subject, timeout }),
+                    Err(error) => match error.kind() {
+                        PublishErrorKind::MaxPayloadExceeded => {
+                            let limit = self.max_payload();
+                            return Err(BusError::TooLarge { limit });
+                        }
+                        _ => return Err(BusError::InvalidSubject { subject }),
+                    },
+                }
+            } else {
+                BusError::Disconnected
             };
             if let (BusError::NoWorkers { .. }, Some(nobody)) = (&error, &self.nobody) {
                 nobody.notify_one();
@@ -220,12 +272,7 @@ impl Bus for NatsBus {
     }
 
     fn http(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpAnswer, BusError>> {
-        drop(request);
-        let text = "HTTP requests do not travel through NATS yet";
-        Box::pin(std::future::ready(Ok(Err(ErrorBody::new(
-            ErrorCode::Unsupported,
-            text,
-        )))))
+        Box::pin(self.exchange(request))
     }
 
     fn max_payload(&self) -> usize {

@@ -232,3 +232,15 @@ async fn a_client_that_goes_away_takes_its_guest_with_it() {
         assert!(given_up >= 1, "{way:?}");
     }
 }
+
+#[tokio::test]
+async fn a_worker_that_is_lost_breaks_the_response_off() {
+    let mut web = Web::start(Way::ThroughNats);
+    let mut stream = talking(web.address(), &web.path("/echo"), "wess-timeout-ms: 60000\r\n").await;
+    read_until(&mut stream, "one\r\n").await;
+    web.kill_worker();
+    let mut rest = Vec::new();
+    // Sooner or later, and without the chunk that ends a body.
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"));
+}

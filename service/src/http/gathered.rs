@@ -61,6 +61,21 @@ impl Gathered {
         Ok((whole.freeze(), trailers))
     }
 
+    /// All of it and its trailers, however long it takes; nothing if it is more than `most` bytes.
+    pub async fn collect(self, most: usize) -> Result<Option<(Bytes, Option<http::HeaderMap>)>, Broken> {
+        let (mut body, mut whole, mut trailers) = (self.into_body(), BytesMut::new(), None);
+        while let Some(frame) = body.frame().await {
+            match frame?.into_data() {
+                Ok(data) => whole.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+            if whole.len() > most {
+                return Ok(None);
+            }
+        }
+        Ok(Some((whole.freeze(), trailers)))
+    }
+
     /// As a body again.
     pub fn into_body(self) -> Body {
         self.boxed_unsync()

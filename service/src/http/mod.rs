@@ -2,7 +2,10 @@
 //!
 //! Invariant: a body that is not complete ends with [`Broken`], never as if it were.
 
+pub(crate) mod caller;
 mod gathered;
+pub mod session;
+pub mod wire;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -43,6 +46,17 @@ pub fn whole(bytes: Bytes) -> Body {
         Empty::new().map_err(never).boxed_unsync()
     } else {
         Full::new(bytes).map_err(never).boxed_unsync()
+    }
+}
+
+/// A body that is there already, and what follows it.
+pub fn with_trailers(bytes: Bytes, trailers: Option<http::HeaderMap>) -> Body {
+    match trailers {
+        None => whole(bytes),
+        Some(trailers) => Full::new(bytes)
+            .map_err(never)
+            .with_trailers(std::future::ready(Some(Ok(trailers))))
+            .boxed_unsync(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod drain;
 mod host;
+mod http;
 mod inbox;
 mod keyed;
 mod lanes;

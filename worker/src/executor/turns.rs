@@ -18,6 +18,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wess_schemas::outcome::RunStats;
+use wess_schemas::subject::Endpoint;
 use wess_schemas::{ErrorBody, ErrorCode, JobId};
 use wess_service::bus::Reply;
 use wess_service::lifecycle::Failure;
@@ -89,6 +90,8 @@ pub struct Executor {
     /// NATS went away and took no more replies, until it takes one again.
     replies_stuck: bool,
     pub(super) logs: TaskTracker,
+    /// Exchanges of bodies over NATS.
+    pub(super) sessions: TaskTracker,
     sweep: Interval,
     pub(super) draining: bool,
     pub(super) cut: CancellationToken,
@@ -142,6 +145,7 @@ impl Executor {
             outbox: VecDeque::new(),
             replies_stuck: false,
             logs,
+            sessions: TaskTracker::new(),
             sweep,
             draining: false,
             cut,
@@ -273,6 +277,9 @@ impl Executor {
                 return self.fail(Responder::Nats(Form::Raw, reply), JobId::generate(), error);
             }
         };
+        if let Endpoint::Http(reference) = endpoint {
+            return self.take_http(reference, headers, payload, reply);
+        }
         let responder = Responder::Nats(invoke::form(&endpoint, headers.as_ref()), reply);
         let call = invoke::parse(endpoint, headers.as_ref(), payload.clone(), arrived);
         let origin = Origin::new(subject, headers, payload, &responder);
@@ -302,7 +309,12 @@ impl Executor {
         }
     }
 
-    fn take_call(&mut self, call: Result<Call, ErrorBody>, responder: Responder, origin: Option<Origin>) {
+    pub(super) fn take_call(
+        &mut self,
+        call: Result<Call, ErrorBody>,
+        responder: Responder,
+        origin: Option<Origin>,
+    ) {
         let call = match call {
             Ok(call) => call,
             Err(error) => return self.fail(responder, JobId::generate(), error),

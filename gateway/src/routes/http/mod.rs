@@ -158,7 +158,7 @@ async fn pump(mut body: Body, mut sender: Sender<Bytes, Broken>, leaving: onesho
             }
             Err(_) => {
                 // Nobody listens once the head has been sent.
-                drop(leaving.send(()));
+                let _ = leaving.send(());
                 return sender.abort(Broken::new(ErrorCode::Cancelled, CLIENT_LEFT));
             }
         }
