@@ -75,8 +75,7 @@ impl Web {
 
     /// Where its gateway listens.
     pub fn address(&self) -> SocketAddr {
-        let key = "http";
-        let url = self.gateway.value(key);
+        let url = self.gateway.value("http");
         url.trim_start_matches("http://").parse().unwrap()
     }
 

@@ -13,6 +13,7 @@ mod fleet;
 mod forgery;
 mod full_disk;
 mod job_clock;
+mod http;
 mod job_faults;
 mod jobs;
 mod keyed;
