@@ -13,7 +13,7 @@ from pathlib import Path
 import nats
 
 ROOT = Path(__file__).resolve().parent.parent
-GUEST_FOLDERS = ("guests/out", "guests/typed", "guests/plugin", "guests/component", "guests/hostile")
+GUEST_FOLDERS = ("guests/out", "guests/typed", "guests/plugin", "guests/component", "guests/http", "guests/hostile")
 PATIENCE_S = 60
 
 
@@ -102,6 +102,12 @@ class Wess:
             return self.request(f"wess.invoke.{target}", payload, headers)
         path = f"invoke/{urllib.parse.quote(function, safe='')}" if function else "invoke"
         return self.http("POST", f"/v1/modules/{reference}/{path}", payload, headers)
+
+    def serve(self, door, reference, path, payload):
+        """An HTTP request to a module that serves them."""
+        if door == "NATS":
+            return self.request(f"wess.http.{reference}", payload, {"Wess-Http-Path": path})
+        return self.http("POST", f"/v1/http/{reference}{path}", payload or None)
 
     def send(self, door, endpoint, document):
         """The JSON form; `endpoint` is `invoke` or `chain`."""

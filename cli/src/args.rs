@@ -6,9 +6,10 @@ mod bindings;
 mod call;
 mod jobs;
 mod servers;
+mod settings;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use wess_schemas::{Limits, ModuleName, Reference, Tag};
+use wess_schemas::{ModuleName, Reference, Tag};
 use wess_service::nats::NatsOptions;
 
 pub use bindings::{BindArgs, BindingsArgs, UnbindArgs};
@@ -18,6 +19,7 @@ pub use jobs::{
     JobGetArgs, JobListArgs, JobSubmitArgs, JobWaitArgs, JobsArgs, JobsCommand, PageArgs,
 };
 pub use servers::{BenchArgs, BenchAxumArgs, BenchEchoArgs, ChildArgs, Scenario, UpArgs};
+pub use settings::SettingsArgs;
 
 use crate::exit;
 
@@ -42,7 +44,9 @@ pub enum Command {
     /// Start everything in one process: NATS server, worker and gateway.
     Up(Box<UpArgs>),
     /// Store a module under a name.
-    Store(StoreArgs),
+    Store(Box<StoreArgs>),
+    /// Change a module's settings: its limits, what its guests are given, what they may reach.
+    Configure(Box<ConfigureArgs>),
     /// Run a module once and print its output.
     Invoke(InvokeArgs),
     /// Run modules in a row, each fed with the output of the one before.
@@ -128,28 +132,41 @@ pub enum Output {
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  wess store upper guests/out/upper.wasm
+  wess store guests/out/upper.wasm                named upper, after its file
   wess store add guests/typed/add.wat             text is assembled here
   wess store big app.wasm --memory-mb 256 --timeout 20s
+  wess store --settings wess.toml                 name, file and all else stand there
   zig build-exe … && cat app.wasm | wess store app -
-Storing the same bytes again changes nothing; other bytes become the next version.")]
+Storing the same again changes nothing; other bytes or settings become the next version.")]
 pub struct StoreArgs {
-    /// The name to store it under.
-    pub name: ModuleName,
+    /// The name to store it under; left out, its file's.
+    #[arg(value_name = "NAME")]
+    pub first: Option<String>,
     /// A .wasm file, a .wat text, or - for stdin.
-    pub file: String,
+    #[arg(value_name = "FILE")]
+    pub second: Option<String>,
     #[command(flatten)]
-    pub limits: CallLimits,
+    pub settings: SettingsArgs,
     #[command(flatten)]
     pub remote: Remote,
 }
 
-impl StoreArgs {
-    /// The module's own limits; nothing said leaves those that it has.
-    pub fn limits(&self) -> Option<Limits> {
-        let limits = self.limits.limits();
-        (!limits.is_empty()).then_some(limits)
-    }
+/// `wess configure`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  wess configure upper --timeout 1s --description 'in upper case'
+  wess configure api --settings wess.toml
+  wess tag api stable 3                           and back, if it was wrong
+The newest version's bytes with other settings become the next version. What is said
+replaces what held before: limits and settings each as a whole.")]
+pub struct ConfigureArgs {
+    /// The module's name.
+    pub name: ModuleName,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    #[command(flatten)]
+    pub remote: Remote,
 }
 
 /// `wess ls`.
@@ -322,24 +339,20 @@ mod tests {
 
     #[test]
     fn names_and_references_are_checked_before_anything_is_sent() {
-        assert!(parse("wess store Upper file").is_err());
         assert!(parse("wess describe upper@0").is_err());
         assert!(parse("wess rm upper@stable --yes").is_ok());
     }
 
     #[test]
     fn limits_that_are_not_given_are_not_sent() {
-        let Command::Store(plain) = parse("wess store a f").unwrap().command else {
-            panic!()
+        let terms = |line: &str| match parse(line).unwrap().command {
+            Command::Store(store) => store.settings.read().unwrap().terms,
+            _ => panic!("{line}"),
         };
-        assert_eq!(plain.limits(), None);
-        let Command::Store(limited) = parse("wess store a f --timeout 20s --memory-mb 256")
-            .unwrap()
-            .command
-        else {
-            panic!()
-        };
-        let limits = limited.limits().unwrap();
+        assert_eq!(terms("wess store a f").limits, None);
+        let limits = terms("wess store a f --timeout 20s --memory-mb 256")
+            .limits
+            .unwrap();
         assert_eq!(
             (limits.timeout_ms, limits.memory_mb, limits.fuel),
             (Some(20_000), Some(256), None)

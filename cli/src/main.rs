@@ -10,6 +10,7 @@ mod exit;
 mod fault;
 mod input;
 mod output;
+mod settings;
 mod transport;
 mod up;
 
@@ -35,7 +36,8 @@ fn main() -> ExitCode {
         Command::BenchEcho(args) => bench::echo(args),
         Command::BenchAxum(args) => bench::axum(args),
         Command::Completions(args) => commands::completions(&args),
-        Command::Store(args) => commands::run(args),
+        Command::Store(args) => commands::run(*args),
+        Command::Configure(args) => commands::run(*args),
         Command::Invoke(args) => commands::run(args),
         Command::Chain(args) => commands::run(args),
         Command::Ls(args) => commands::run(args),

@@ -52,6 +52,16 @@ def call_with_header(context, reference, door, name, value):
     context.answer = context.wess.call(door, reference, b"", {name: value})
 
 
+@when('I send an HTTP request for "{path}" to "{reference}" over {door}')
+def serve(context, path, reference, door):
+    context.answer = context.wess.serve(door, reference, path, b"")
+
+
+@when('I send an HTTP request for "{path}" with "{text}" to "{reference}" over {door}')
+def serve_text(context, path, text, reference, door):
+    context.answer = context.wess.serve(door, reference, path, text.encode())
+
+
 @when("I send this {endpoint:w} over {door}")
 def send_document(context, endpoint, door):
     started = time.monotonic()

@@ -9,7 +9,7 @@ from client import ROOT
 
 
 def run(context, line, stdin=b""):
-    context.done = context.wess.command(*shlex.split(line.replace("guests/", f"{ROOT}/guests/")), stdin=stdin)
+    context.done = context.wess.command(*shlex.split(line.replace("guests/", f"{ROOT}/guests/").replace("features/", f"{ROOT}/features/")), stdin=stdin)
 
 
 @when("I run wess {line}")

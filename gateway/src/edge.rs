@@ -1,6 +1,6 @@
 //! What happens to every request, whatever its route: its id, its place in a trace, its counting, its log line.
 //!
-//! Invariant: no answer leaves here as an error without being a problem document, panics included.
+//! Invariant: no answer of ours leaves here as an error without being a problem document, panics included.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -28,6 +28,10 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID_BYTES: usize = 128;
 /// The route label of requests for paths that are not ours.
 const NO_ROUTE: &str = "none";
+
+/// Marks an answer of a guest, which is passed on whatever its status is.
+#[derive(Debug, Clone, Copy)]
+pub struct FromGuest;
 
 /// Wraps every route.
 pub async fn edge(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
@@ -66,7 +70,9 @@ impl Told {
 
     fn finish(&self, mut answer: Response, elapsed: Duration) -> Response {
         let caller = answer.extensions_mut().remove::<Caller>();
-        if answer.status().is_client_error() || answer.status().is_server_error() {
+        let is_guests = answer.extensions_mut().remove::<FromGuest>().is_some();
+        let failed = answer.status().is_client_error() || answer.status().is_server_error();
+        if failed && !is_guests {
             answer = self.refuse(answer, caller.as_ref(), elapsed);
         } else {
             self.log_success(&answer, caller.as_ref(), elapsed);

@@ -6,12 +6,12 @@ use axum::Router;
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::routing::{MethodFilter, MethodRouter, any, on};
 
 use crate::app::App;
 use crate::auth::{self, Access, Scope};
 use crate::edge;
-use crate::routes::{bindings, chain, dead, health, invoke, jobs, modules, openapi, store, wasm};
+use crate::routes::{bindings, chain, dead, health, http, invoke, jobs, modules, openapi, store, wasm};
 
 const ADMIN: Access = Access::Scope(Scope::Admin);
 const INVOKE: Access = Access::Scope(Scope::Invoke);
@@ -26,6 +26,12 @@ fn routes() -> Vec<Route> {
         Route::new(Method::GET, "/v1/modules/{ref}", READ, modules::get),
         Route::new(Method::DELETE, "/v1/modules/{ref}", ADMIN, modules::delete),
         Route::new(Method::GET, "/v1/modules/{ref}/wasm", READ, wasm::download),
+        Route::new(
+            Method::PUT,
+            "/v1/modules/{name}/settings",
+            STORE,
+            store::configure,
+        ),
         Route::new(Method::PUT, "/v1/modules/{name}/tags/{tag}", ADMIN, modules::tag),
         Route::new(
             Method::DELETE,
@@ -41,6 +47,9 @@ fn routes() -> Vec<Route> {
             INVOKE,
             invoke::function,
         ),
+        Route::any("/v1/http/{ref}", INVOKE, http::pass),
+        Route::any("/v1/http/{ref}/", INVOKE, http::pass),
+        Route::any("/v1/http/{ref}/{*path}", INVOKE, http::pass),
         Route::new(Method::POST, "/v1/chain", INVOKE, chain::chain),
         Route::new(Method::POST, "/v1/jobs", INVOKE, jobs::submit),
         Route::new(Method::GET, "/v1/jobs", INVOKE, jobs::list),
@@ -64,11 +73,8 @@ fn routes() -> Vec<Route> {
 
 /// One line of the table.
 struct Route {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a test compares it with the OpenAPI document")
-    )]
-    method: Method,
+    /// None for every method.
+    method: Option<Method>,
     path: &'static str,
     access: Access,
     handler: MethodRouter<Arc<App>>,
@@ -82,19 +88,37 @@ impl Route {
     {
         let filter = MethodFilter::try_from(method.clone()).expect("the table has only standard methods");
         Self {
-            method,
+            method: Some(method),
             path,
             access,
             handler: on(filter, handler),
         }
     }
 
+    /// One that takes every method.
+    fn any<H, T>(path: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Handler<T, Arc<App>>,
+        T: 'static,
+    {
+        Self {
+            method: None,
+            path,
+            access,
+            handler: any(handler),
+        }
+    }
+
     fn guarded(self, app: &Arc<App>) -> MethodRouter<Arc<App>> {
-        match self.access {
-            Access::Anyone => self.handler,
-            access => self
-                .handler
-                .route_layer(from_fn_with_state((app.clone(), access), auth::check)),
+        let access = match self.access {
+            Access::Anyone => return self.handler,
+            access => access,
+        };
+        let check = from_fn_with_state((app.clone(), access), auth::check);
+        match self.method {
+            // What a route does not take is refused before anybody is asked who it is.
+            Some(_) => self.handler.route_layer(check),
+            None => self.handler.layer(check),
         }
     }
 }
@@ -119,6 +143,13 @@ mod tests {
     use crate::routes::openapi::tests::served;
     use serde_json::Value;
 
+    /// The methods that an OpenAPI document can name.
+    const METHODS: [&str; 8] = [
+        "GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE",
+    ];
+    /// Paths that are another one with its last part empty.
+    const SHORT_FORMS: [&str; 2] = ["/v1/http/{ref}", "/v1/http/{ref}/"];
+
     /// Method, path and who may: as the router has it, and as the document says it.
     type Line = (String, String, Vec<String>);
 
@@ -128,15 +159,21 @@ mod tests {
             Access::AnyToken => vec!["bearer".into()],
             Access::Scope(scope) => vec!["bearer".into(), scope.as_str().into()],
         };
-        routes()
-            .into_iter()
-            .map(|route| {
-                (
-                    route.method.to_string(),
-                    route.path.into(),
-                    security(route.access),
-                )
-            })
+        let lines = |route: Route| {
+            let (path, security) = (route.path.replace("{*", "{"), security(route.access));
+            // What takes every method is documented with those that the document can name.
+            let methods = match route.method {
+                Some(method) => vec![method.to_string()],
+                None => METHODS.map(str::to_owned).to_vec(),
+            };
+            methods
+                .into_iter()
+                .map(move |method| (method, path.clone(), security.clone()))
+        };
+        let routes = routes().into_iter();
+        routes
+            .filter(|route| !SHORT_FORMS.contains(&route.path))
+            .flat_map(lines)
             .collect()
     }
 

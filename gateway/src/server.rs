@@ -3,7 +3,10 @@
 //! A client that goes away takes its request with it: the request's future is dropped.
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
@@ -11,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use wess_service::lifecycle::Lifecycle;
 
 use crate::config::ConnectionBounds;
-use crate::listener::Listener;
+use crate::listener::{Listener, Peer};
 use crate::metrics::Metrics;
 
 /// Room for a request's head.
@@ -60,7 +63,14 @@ impl Server {
     fn connection(&self, stream: TcpStream, room: OwnedSemaphorePermit) -> impl Future<Output = ()> + use<> {
         let counted = self.metrics.connection();
         let (shutdown, cut) = (self.lifecycle.shutdown.clone(), self.lifecycle.cut.clone());
-        let service = TowerToHyperService::new(self.router.clone());
+        let peer = stream.peer_addr().ok().map(Peer);
+        let router = TowerToHyperService::new(self.router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            router.call(request)
+        });
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         async move {
             let _held = (counted, room);

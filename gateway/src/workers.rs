@@ -13,8 +13,9 @@ use wess_schemas::job::{DEFAULT_JOB_WAIT_MS, MAX_JOB_WAIT_MS};
 use wess_schemas::limits::{DEFAULT_WAIT_MS, MAX_WAIT_MS};
 use wess_schemas::store::STORE_TIMEOUT;
 use wess_schemas::subject::{Endpoint, Subjects};
-use wess_schemas::{ErrorBody, ErrorCode, JobId};
-use wess_service::bus::{Bus, BusError, Reply, Request};
+use wess_schemas::{ErrorBody, ErrorCode, JobId, Reference};
+use wess_service::bus::{Bus, BusError, HttpRequest, Reply, Request};
+use wess_service::http;
 use wess_service::trace_context::TraceParent;
 
 use crate::problem::Problem;
@@ -43,6 +44,21 @@ pub struct Question {
     headers: HeaderMap,
     payload: Bytes,
     patience: Duration,
+}
+
+/// An HTTP request for a module.
+#[derive(Debug)]
+pub struct HttpQuestion {
+    /// Which module.
+    pub reference: Reference,
+    /// What the client asks for besides, as headers of the bus.
+    pub facts: Vec<(&'static str, String)>,
+    /// The trace that it belongs to.
+    pub trace: TraceParent,
+    /// How long to wait for the head.
+    pub patience: Duration,
+    /// The request.
+    pub request: http::Request,
 }
 
 impl Question {
@@ -101,6 +117,7 @@ impl Question {
             self.endpoint,
             Endpoint::Invoke
                 | Endpoint::InvokeRaw(..)
+                | Endpoint::Http(_)
                 | Endpoint::Chain
                 | Endpoint::JobsSubmit
                 | Endpoint::DeadRedrive(_)
@@ -145,6 +162,23 @@ impl Workers {
             return Err(unanswered(BusError::TooLarge { limit }, false));
         }
         Ok(())
+    }
+
+    /// Sends an HTTP request, and waits for the head of its response. Dropped, it cancels the guest.
+    pub async fn exchange(&self, question: HttpQuestion) -> Result<http::Response, Problem> {
+        let mut headers = HeaderMap::new();
+        question.trace.write(&mut headers);
+        for (name, text) in question.facts {
+            headers.insert(name, text);
+        }
+        let request = HttpRequest {
+            subject: self.subjects.endpoint(&Endpoint::Http(question.reference)),
+            headers,
+            request: question.request,
+            timeout: question.patience,
+        };
+        let answer = self.bus.http(request).await;
+        Ok(answer.map_err(|error| unanswered(error, true))??)
     }
 
     /// Asks, and waits for the reply. A refusal by the worker is an error like any other.

@@ -15,6 +15,7 @@ HOST("get_state") extern i32 host_get_state(const void *key, u32 key_len);
 HOST("read_state") extern i32 host_read_state(void *into, u32 capacity);
 HOST("set_state") extern void host_set_state(const void *key, u32 key_len, const void *value, u32 value_len);
 HOST("delete_state") extern void host_delete_state(const void *key, u32 key_len);
+HOST("publish") extern i32 host_publish(const void *subject, u32 subject_len, const void *payload, u32 len);
 
 #define PAGE_BYTES 65536u
 

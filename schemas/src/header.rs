@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use serde::Serialize;
+
 use crate::id::{InvalidName, JobId};
 use crate::limits::Limits;
 use crate::payload::PayloadRef;
@@ -18,6 +20,8 @@ pub const FUEL: &str = "Wess-Fuel";
 pub const MEMORY_MB: &str = "Wess-Memory-Mb";
 /// In: any value asks for all facts of a raw call; any other header asks for them too.
 pub const FACTS: &str = "Wess-Facts";
+/// In, on stores of raw bytes: the module's settings, as JSON.
+pub const SETTINGS: &str = "Wess-Settings";
 /// In: where a large input lies, as JSON.
 pub const INPUT_REF: &str = "Wess-Input-Ref";
 /// In: idempotency key.
@@ -72,6 +76,30 @@ pub const BINDING: &str = "Wess-Binding";
 pub const HOPS: &str = "Wess-Hops";
 /// On webhooks: when it was signed, and the signature.
 pub const SIGNATURE: &str = "Wess-Signature";
+/// In, on HTTP requests: the method.
+pub const HTTP_METHOD: &str = "Wess-Http-Method";
+/// In, on HTTP requests: path and query.
+pub const HTTP_PATH: &str = "Wess-Http-Path";
+/// In, on HTTP requests: the host, and its port where it is not the usual one.
+pub const HTTP_AUTHORITY: &str = "Wess-Http-Authority";
+/// In, on HTTP requests: `http` or `https`.
+pub const HTTP_SCHEME: &str = "Wess-Http-Scheme";
+/// On HTTP requests and responses: the header lines, as pairs in JSON.
+pub const HTTP_HEADERS: &str = "Wess-Http-Headers";
+/// Out, on HTTP responses: the status.
+pub const HTTP_STATUS: &str = "Wess-Http-Status";
+/// On HTTP requests and responses, and the last frame of a body: the trailers, as pairs in JSON.
+pub const HTTP_TRAILERS: &str = "Wess-Http-Trailers";
+/// On HTTP requests and responses: `stream` when the body follows in frames.
+pub const HTTP_BODY: &str = "Wess-Http-Body";
+/// In, on HTTP requests: how many bytes of frames the caller takes before it grants more; without it, none.
+pub const HTTP_WINDOW: &str = "Wess-Http-Window";
+/// On frames: what kind it is.
+pub const HTTP_FRAME: &str = "Wess-Http-Frame";
+/// On frames: which one of its body it is, counted from 0.
+pub const HTTP_SEQ: &str = "Wess-Http-Seq";
+/// On frames: how many bytes more may be sent.
+pub const HTTP_CREDIT: &str = "Wess-Http-Credit";
 /// Out, on errors: the message for people (NATS Services convention).
 pub const SERVICE_ERROR: &str = "Nats-Service-Error";
 /// Out, on errors: the HTTP status (NATS Services convention).
@@ -143,10 +171,35 @@ pub fn header_line(text: &str) -> String {
         .collect()
 }
 
+/// A value as JSON in one line of ASCII, as headers take it.
+pub fn json_line(value: &impl Serialize) -> String {
+    // What this is for are messages of ours, which always serialize.
+    let text = serde_json::to_string(value).unwrap_or_default();
+    let mut line = String::with_capacity(text.len());
+    for unit in text.chars() {
+        if unit.is_ascii() {
+            line.push(unit);
+        } else {
+            for half in unit.encode_utf16(&mut [0; 2]) {
+                line.push_str(&format!("\\u{half:04x}"));
+            }
+        }
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn json_in_a_header_is_ascii_and_says_the_same() {
+        let text = "café \u{1f980}\n";
+        let line = json_line(&text);
+        assert!(line.is_ascii() && !line.contains('\n'), "{line}");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+    }
 
     #[test]
     fn absent_headers_ask_for_nothing_and_bad_ones_are_named() {

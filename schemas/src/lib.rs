@@ -22,6 +22,7 @@ pub mod payload;
 pub mod reference;
 pub mod schema;
 pub mod seed;
+pub mod settings;
 pub mod store;
 pub mod subject;
 pub mod timestamp;

@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::export::Export;
 use crate::id::{ModuleId, ModuleName, Tag};
 use crate::limits::Limits;
+use crate::settings::Settings;
 use crate::timestamp::Timestamp;
 use crate::wit::ComponentInterface;
 
@@ -26,6 +27,8 @@ pub enum Abi {
     Command,
     /// JSON arguments to the values of WIT and back.
     Component,
+    /// HTTP requests to their responses, through the interface `wasi:http/incoming-handler`.
+    Http,
 }
 
 impl Abi {
@@ -36,6 +39,7 @@ impl Abi {
             Self::Plugin => "plugin",
             Self::Command => "command",
             Self::Component => "component",
+            Self::Http => "http",
         }
     }
 }
@@ -112,8 +116,11 @@ pub struct Module {
     /// A component's world as WIT text; left out of other modules, and where it is too long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wit: Option<String>,
-    /// The module's own limits.
+    /// That version's own limits.
     pub limits: Limits,
+    /// What that version's guests are given, and what they may reach.
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    pub settings: Settings,
     /// When the module was first stored.
     pub created: Timestamp,
     /// When it last changed.
@@ -230,8 +237,8 @@ pub struct ModuleHead {
     pub tags: BTreeMap<Tag, u32>,
     /// Version numbers, ascending, never empty.
     pub versions: Vec<u32>,
-    /// The module's own limits.
-    #[serde(default)]
+    /// Limits of versions from before each had its own.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,
     /// When the module was first stored.
     pub created: Timestamp,
@@ -272,6 +279,12 @@ pub struct ModuleVersion {
     /// What it exports if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub component: Option<ComponentInterface>,
+    /// Its own limits.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+    /// What its guests are given, and what they may reach.
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    pub settings: Settings,
     /// When it was stored.
     pub created: Timestamp,
 }

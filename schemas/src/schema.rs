@@ -3,7 +3,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{beat, binding, chain, error, invocation, job, module, outcome, payload, seed, store};
+use crate::{beat, binding, chain, error, invocation, job, module, outcome, payload, seed, settings, store};
 
 /// Every message a client can meet, as `(file name without ending, schema)`.
 pub fn all() -> Vec<(&'static str, Schema)> {
@@ -13,6 +13,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("chain-request", schema::<chain::ChainRequest>()),
         ("chain-outcome", schema::<chain::ChainOutcome>()),
         ("store-request", schema::<store::StoreRequest>()),
+        ("settings-change", schema::<settings::SettingsChange>()),
         ("module", schema::<module::Module>()),
         ("list-request", schema::<module::ListRequest>()),
         ("module-list", schema::<module::ModuleList>()),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::id::ModuleName;
 use crate::limits::{Limits, MIB};
+use crate::settings::Settings;
 
 /// Most bytes of Wasm in one module unless the operator says otherwise.
 pub const DEFAULT_MAX_MODULE_BYTES: u64 = 64 * MIB;
@@ -19,7 +20,8 @@ pub const DEFAULT_MAX_MODULE_BYTES: u64 = 64 * MIB;
 /// makes 316 s; as much again is for waiting until others are compiled, and for slower machines.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The JSON body of `wess.store`: bytes within, or uploaded to `wess-payloads` before.
+/// The JSON body of `wess.store`: bytes within, uploaded to `wess-payloads` before, or, by their digest alone, those of a
+/// module that is stored already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoreRequest {
@@ -34,9 +36,12 @@ pub struct StoreRequest {
     /// The upload's name in `wess-payloads`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// The module's own limits; left out, those it has stay.
+    /// Limits of its own; left out, those of the newest version hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// What its guests are given, and what they may reach; left out, what holds for the newest version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
 }
 
 /// Where the bytes to store are.
@@ -51,13 +56,15 @@ pub enum StoreSource {
         /// The object's name.
         object: String,
     },
+    /// Those of a module that is stored.
+    Known(Digest),
 }
 
 /// What is wrong with a store request that parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidStore {
     /// Neither or both of the two sources.
-    #[error("a store needs either wasm_base64, or digest and object")]
+    #[error("a store needs either wasm_base64, or digest and object, or the digest of what is stored")]
     Source,
     /// `wasm_base64` is not base64.
     #[error("wasm_base64 is not valid base64 with padding")]
@@ -76,6 +83,7 @@ impl StoreRequest {
                 digest,
                 object: object.clone(),
             }),
+            (None, Some(digest), None) => Ok(StoreSource::Known(digest)),
             _ => Err(InvalidStore::Source),
         }
     }

@@ -39,6 +39,12 @@ pub fn state_key(module: &ModuleName, key: &[u8]) -> String {
     format!("{module}.={}", BASE64_URL.encode(key))
 }
 
+/// The guest's key in the key of a guest value, if it is one.
+pub fn guest_key(key: &str) -> Option<Vec<u8>> {
+    let (_, encoded) = key.split_once(".=")?;
+    BASE64_URL.decode(encoded).ok()
+}
+
 /// What stands before the first dot of every subject: one NATS token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(Box<str>);
@@ -77,6 +83,8 @@ pub enum Endpoint {
     Invoke,
     /// Raw input to a module's function.
     InvokeRaw(Reference, Option<FunctionName>),
+    /// An HTTP request to a module that serves them.
+    Http(Reference),
     /// Several invocations in a row.
     Chain,
     /// Store a module.
@@ -149,6 +157,7 @@ impl Subjects {
             Endpoint::Invoke => format!("{prefix}.invoke"),
             Endpoint::InvokeRaw(module, None) => format!("{prefix}.invoke.{module}"),
             Endpoint::InvokeRaw(module, Some(function)) => format!("{prefix}.invoke.{module}.{function}"),
+            Endpoint::Http(module) => format!("{prefix}.http.{module}"),
             Endpoint::Chain => format!("{prefix}.chain"),
             Endpoint::Store => format!("{prefix}.store"),
             Endpoint::ModulesList => format!("{prefix}.modules.list"),
@@ -175,6 +184,11 @@ impl Subjects {
     /// What to subscribe to for raw invocations.
     pub fn invoke_wildcard(&self) -> String {
         format!("{}.invoke.>", self.prefix)
+    }
+
+    /// What to subscribe to for HTTP requests.
+    pub fn http_wildcard(&self) -> String {
+        format!("{}.http.*", self.prefix)
     }
 
     /// What to subscribe to for everything under `modules`.
@@ -220,6 +234,7 @@ impl Subjects {
         match (area, rest) {
             ("invoke", None) => Ok(Endpoint::Invoke),
             ("invoke", Some(rest)) => parse_raw(rest),
+            ("http", Some(module)) => Ok(Endpoint::Http(module.parse()?)),
             ("chain", None) => Ok(Endpoint::Chain),
             ("store", None) => Ok(Endpoint::Store),
             ("modules", Some(rest)) => parse_modules(rest).unwrap_or_else(|| Err(unknown())),
@@ -343,6 +358,7 @@ mod tests {
             Endpoint::Invoke,
             Endpoint::InvokeRaw(module.clone(), None),
             Endpoint::InvokeRaw(module.clone(), Some("ns:a/b@1.0.0#run".parse().unwrap())),
+            Endpoint::Http(module.clone()),
             Endpoint::Chain,
             Endpoint::Store,
             Endpoint::ModulesList,
@@ -384,6 +400,7 @@ mod tests {
             "wess.modules",
             "wess.modules.get",
             "wess.chain.x",
+            "wess.http",
             "wess.modules.list.x",
             "wess.jobs",
             "wess.jobs.get",
@@ -401,6 +418,7 @@ mod tests {
         for bad in [
             "wess.invoke.UPPER",
             "wess.invoke.",
+            "wess.http.a.b",
             "wess.modules.get.A",
             "wess.modules.tag.a@1",
             "wess.jobs.get.a.b",
@@ -487,6 +505,7 @@ mod tests {
             let built = state_key(&name, &key);
             prop_assert_eq!(built.split('.').count(), 2);
             prop_assert!(built.starts_with("counter.="));
+            prop_assert_eq!(guest_key(&built), Some(key));
         }
     }
 }

@@ -123,6 +123,16 @@ impl WitFunction {
         interface == Some("wasi:cli/run") && function == "run" && self.params.is_empty()
     }
 
+    /// Whether it is the one that answers HTTP requests.
+    pub fn serves_http(&self) -> bool {
+        let (interface, function) = self.parts();
+        let parts = interface.and_then(|interface| interface.split_once('@'));
+        let is_handler = |(interface, version): (&str, &str)| {
+            interface == "wasi:http/incoming-handler" && version.starts_with("0.2.")
+        };
+        parts.is_some_and(is_handler) && function == "handle"
+    }
+
     /// The interface and the function's own name.
     pub fn parts(&self) -> (Option<&str>, &str) {
         Self::split(&self.name)

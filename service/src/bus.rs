@@ -5,13 +5,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::client::PublishErrorKind;
 use async_nats::connection::State;
-use async_nats::{Client, HeaderMap, RequestError, RequestErrorKind};
+use async_nats::{Client, HeaderMap, RequestError, RequestErrorKind, StatusCode};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use wess_schemas::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
+
+use crate::http;
+use crate::http::caller::Asking;
 
 /// How long to look for a worker, or for NATS itself, before giving up: a restart takes less.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,6 +45,23 @@ pub struct Reply {
     /// The body.
     pub payload: Bytes,
 }
+
+/// An HTTP request for a worker.
+#[derive(Debug)]
+pub struct HttpRequest {
+    /// The full subject.
+    pub subject: String,
+    /// What it asks for besides; may be empty.
+    pub headers: HeaderMap,
+    /// The request, whose URI has an authority.
+    pub request: http::Request,
+    /// How long to wait for the response's head.
+    pub timeout: Duration,
+}
+
+/// A response whose body comes as it is read, or a worker's refusal. Dropping it, or the future that it comes from,
+/// cancels the guest.
+pub type HttpAnswer = Result<http::Response, ErrorBody>;
 
 /// Why there is no reply.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +132,9 @@ pub trait Bus: Send + Sync + 'static {
     /// Asks, and waits for the reply.
     fn request(&self, request: Request) -> BoxFuture<'_, Result<Reply, BusError>>;
 
+    /// Sends an HTTP request, and waits for the head of its response.
+    fn http(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpAnswer, BusError>>;
+
     /// The largest message, headers included, in bytes.
     fn max_payload(&self) -> usize;
 }
@@ -118,12 +144,18 @@ pub trait Bus: Send + Sync + 'static {
 pub struct NatsBus {
     client: Client,
     nobody: Option<Arc<Notify>>,
+    /// HTTP exchanges under way. Each ends with whoever waits for it or reads it.
+    exchanges: TaskTracker,
 }
 
 impl NatsBus {
     /// Asks over `client`.
     pub fn new(client: Client) -> Self {
-        Self { client, nobody: None }
+        Self {
+            client,
+            nobody: None,
+            exchanges: TaskTracker::new(),
+        }
     }
 
     /// Wakes `nobody` whenever a request finds nobody that listens, and still looks for somebody.
@@ -144,6 +176,49 @@ impl NatsBus {
             let error = match self.try_once(&request, deadline).await {
                 Err(error @ (BusError::NoWorkers { .. } | BusError::Disconnected)) => error,
                 settled => return settled,
+            };
+            if let (BusError::NoWorkers { .. }, Some(nobody)) = (&error, &self.nobody) {
+                nobody.notify_one();
+            }
+            if Instant::now() + step > patience {
+                return Err(error);
+            }
+            tokio::time::sleep(step).await;
+            step = (step * 2).min(LARGEST_STEP);
+        }
+    }
+
+    /// As [`NatsBus::ask`], for HTTP: a body is not touched before a worker has said a word.
+    async fn exchange(&self, request: HttpRequest) -> Result<HttpAnswer, BusError> {
+        let timeout = request.timeout;
+        let patience = Instant::now() + timeout.min(PATIENCE);
+        let mut asking = match Asking::new(self.client.clone(), request).await {
+            Ok(asking) => asking,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut step = FIRST_STEP;
+        loop {
+            let subject = asking.subject().to_owned();
+            let error = if self.client.connection_state() == State::Connected {
+                match asking.ask(&self.client).await {
+                    Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                        BusError::NoWorkers { subject }
+                    }
+                    Ok(Some(first)) => match asking.answer(first, &self.exchanges).await {
+                        Some(answer) => return Ok(answer),
+                        None => return Err(BusError::TimedOut { subject, timeout }),
+                    },
+                    Ok(None) => return Err(BusError::TimedOut { subject, timeout }),
+                    Err(error) => match error.kind() {
+                        PublishErrorKind::MaxPayloadExceeded => {
+                            let limit = self.max_payload();
+                            return Err(BusError::TooLarge { limit });
+                        }
+                        _ => return Err(BusError::InvalidSubject { subject }),
+                    },
+                }
+            } else {
+                BusError::Disconnected
             };
             if let (BusError::NoWorkers { .. }, Some(nobody)) = (&error, &self.nobody) {
                 nobody.notify_one();
@@ -194,6 +269,10 @@ impl NatsBus {
 impl Bus for NatsBus {
     fn request(&self, request: Request) -> BoxFuture<'_, Result<Reply, BusError>> {
         Box::pin(self.ask(request))
+    }
+
+    fn http(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpAnswer, BusError>> {
+        Box::pin(self.exchange(request))
     }
 
     fn max_payload(&self) -> usize {

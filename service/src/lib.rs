@@ -9,6 +9,7 @@ pub mod assets;
 pub mod bus;
 pub mod config;
 pub mod health;
+pub mod http;
 pub mod lifecycle;
 pub mod nats;
 pub mod objects;

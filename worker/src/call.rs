@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http_body::Body as _;
 use wess_schemas::limits::Limits;
 use wess_schemas::outcome::{ModuleRun, RunStats};
 use wess_schemas::payload::PayloadRef;
@@ -12,6 +13,7 @@ use wess_service::trace_context::TraceParent;
 
 use crate::guest::Answer;
 use crate::guest::abi::CallInput;
+use crate::guest::abi::http::HttpExchange;
 use crate::registry::Resolved;
 
 /// A parsed request to run one guest.
@@ -27,6 +29,8 @@ pub struct Call {
     pub input: CallInput,
     /// Where its input lies, when it did not come along.
     pub stored_input: Option<PayloadRef>,
+    /// The request, if it is one over HTTP; it has no other input then.
+    pub http: Option<Box<HttpExchange>>,
     /// What the caller asks for.
     pub limits: Limits,
     /// How long it may wait for a slot.
@@ -47,7 +51,12 @@ impl Call {
     /// What it holds in memory, about.
     pub fn size_bytes(&self) -> usize {
         const OVERHEAD_BYTES: usize = 1024;
-        OVERHEAD_BYTES + self.input.size_bytes()
+        let body = self
+            .http
+            .as_ref()
+            .map(|http| http.request.body().size_hint().lower());
+        let body_bytes = usize::try_from(body.unwrap_or(0)).unwrap_or(usize::MAX);
+        OVERHEAD_BYTES.saturating_add(body_bytes) + self.input.size_bytes()
     }
 }
 

@@ -219,9 +219,14 @@ impl Control {
             Endpoint::ModulesDelete(reference) => reply(modules.delete(reference).await),
             Endpoint::ModulesTag(name) => reply(modules.tag(name, &payload).await),
             Endpoint::ModulesFetch(reference) => reply(modules.fetch(reference).await),
-            Endpoint::Store | Endpoint::Chain | Endpoint::Invoke | Endpoint::InvokeRaw(..) => Err(
-                ErrorBody::new(ErrorCode::InvalidRequest, "the control plane runs no guests"),
-            ),
+            Endpoint::Store
+            | Endpoint::Chain
+            | Endpoint::Invoke
+            | Endpoint::InvokeRaw(..)
+            | Endpoint::Http(_) => Err(ErrorBody::new(
+                ErrorCode::InvalidRequest,
+                "the control plane runs no guests",
+            )),
             Endpoint::JobsSubmit => reply(Box::pin(jobs.submit(&headers, &payload)).await),
             Endpoint::JobsGet(job_id) => reply(Box::pin(jobs.get(job_id)).await),
             Endpoint::JobsCancel(job_id) => reply(Box::pin(jobs.cancel(job_id)).await),
@@ -413,7 +418,7 @@ fn too_large(size: usize, most: usize) -> Reply {
 
 fn count_requests(stats: Arc<ControlStats>, calls: CountRequests) -> CountRequests {
     Arc::new(move |endpoint| match endpoint {
-        EndpointName::Invoke | EndpointName::InvokeRaw => calls(endpoint),
+        EndpointName::Invoke | EndpointName::InvokeRaw | EndpointName::Http => calls(endpoint),
         _ => stats
             .endpoints
             .get(endpoint as usize)

@@ -87,6 +87,7 @@ impl Worker {
         let store = Arc::new(StoreEndpoint {
             registry: registry.clone(),
             fleet: fleet.clone(),
+            subjects: subjects.clone(),
             policy: config.policy,
             max_bytes: config.registry.max_module_bytes(),
         });
@@ -277,6 +278,7 @@ fn count_calls(tallies: Tallies) -> CountRequests {
     Arc::new(move |endpoint| match endpoint {
         EndpointName::Invoke => tallies.counts(&[Form::Json]),
         EndpointName::InvokeRaw => tallies.counts(&[Form::Raw, Form::Bare]),
+        EndpointName::Http => tallies.counts(&[Form::Http]),
         _ => EndpointCounts::default(),
     })
 }

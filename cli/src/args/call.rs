@@ -13,7 +13,7 @@ use wess_schemas::{Invocation, Limits, Reference};
 use super::Remote;
 
 /// Limits, as flags.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct CallLimits {
     /// Longest run, e.g. 500ms, 5s or 1m.

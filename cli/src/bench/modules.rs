@@ -80,7 +80,7 @@ pub async fn store(transport: &dyn Transport, name: ModuleName, number: u64) -> 
         .store(NewModule {
             name,
             wasm,
-            limits: None,
+            terms: Default::default(),
         })
         .await?;
     Ok(())

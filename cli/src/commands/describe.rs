@@ -1,5 +1,7 @@
 //! `wess describe`: what a module is, which functions it has, which versions there are.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use wess_schemas::export::Export;
 use wess_schemas::module::{Abi, Module, VersionSummary};
 use wess_schemas::{Limits, Tag};
@@ -33,12 +35,13 @@ impl Ask for DescribeArgs {
 /// A component's text, or that there is none.
 fn wit(module: &Module) -> Option<&str> {
     const TOO_LONG: &str = "(the component's WIT is too long to be kept)";
-    let is_component = module.abi == Abi::Component;
+    let is_component = matches!(module.abi, Abi::Component | Abi::Http);
     module.wit.as_deref().or(is_component.then_some(TOO_LONG))
 }
 
 fn facts(module: &Module) -> String {
-    let limits = limits(&module.limits);
+    let (limits, settings) = (limits(&module.limits), &module.settings);
+    let grants = &settings.grants;
     output::facts([
         ("module", Some(format!("{}@{}", module.name, module.version))),
         ("abi", Some(module.abi.as_str().into())),
@@ -46,7 +49,22 @@ fn facts(module: &Module) -> String {
         ("digest", Some(module.digest.to_string())),
         ("id", Some(module.id.to_string())),
         ("limits", (!limits.is_empty()).then_some(limits)),
+        ("about", settings.description.clone()),
+        ("env", pairs(&settings.env)),
+        ("config", pairs(&settings.config)),
+        ("keyvalue", grants.keyvalue.then(|| "allowed".into())),
+        ("publishes to", list(&grants.publish)),
     ])
+}
+
+fn pairs(values: &BTreeMap<String, String>) -> Option<String> {
+    let pairs = values.iter().map(|(name, value)| format!("{name}={value}"));
+    list(&pairs.collect())
+}
+
+fn list(names: &BTreeSet<String>) -> Option<String> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    (!names.is_empty()).then(|| names.join(" "))
 }
 
 fn functions(module: &Module) -> String {

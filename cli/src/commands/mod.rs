@@ -4,6 +4,7 @@
 
 mod bindings;
 mod chain;
+mod configure;
 mod dead;
 mod describe;
 mod invoke;

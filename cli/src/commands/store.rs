@@ -4,8 +4,11 @@ use super::Ask;
 use crate::args::{Output, Remote, StoreArgs};
 use crate::exit::Exit;
 use crate::fault::Fault;
+use crate::settings::{self, Manifest};
 use crate::transport::{self, NewModule};
 use crate::{input, output};
+use wess_schemas::ModuleName;
+use wess_schemas::settings::SettingsChange;
 
 impl Ask for StoreArgs {
     fn remote(&self) -> &Remote {
@@ -13,21 +16,39 @@ impl Ask for StoreArgs {
     }
 
     async fn ask(self) -> Result<Exit, Fault> {
-        let wasm = input::of_module(&self.file)?;
-        let limits = self.limits();
+        let (name, file, terms) = self.what()?;
+        let wasm = input::of_module(&file)?;
         let transport = transport::open(&self.remote).await?;
-        let module = transport
-            .store(NewModule {
-                name: self.name,
-                wasm,
-                limits,
-            })
-            .await?;
+        let module = transport.store(NewModule { name, wasm, terms }).await?;
         match self.remote.output {
             Output::Json => output::json(&module)?,
             Output::Human => output::text(&said(&module))?,
         }
         Ok(Exit::Done)
+    }
+}
+
+impl StoreArgs {
+    /// Under which name to store which file, on which terms.
+    fn what(&self) -> Result<(ModuleName, String, SettingsChange), Fault> {
+        let Manifest { name, module, terms } = self.settings.read()?;
+        let parse = |name: &str| {
+            name.parse()
+                .map_err(|error| Fault::local(Exit::Usage, format!("{error}")))
+        };
+        let (name, file) = match (&self.first, &self.second) {
+            (Some(name), Some(file)) => (parse(name)?, file.clone()),
+            (Some(file), None) => match name {
+                Some(name) => (name, file.clone()),
+                None => (settings::name_of(file)?, file.clone()),
+            },
+            (None, _) => {
+                let missing = || Fault::local(Exit::Usage, "say which file to store: wess store [NAME] FILE");
+                let file = module.ok_or_else(missing)?.to_string_lossy().into_owned();
+                (name.map_or_else(|| settings::name_of(&file), Ok)?, file)
+            }
+        };
+        Ok((name, file, terms))
     }
 }
 

@@ -13,7 +13,9 @@ use serde_json::json;
 use wess_gateway::problem::ProblemDocument;
 use wess_schemas::binding::{Binding, BindingList, BindingRequest, Unbound};
 use wess_schemas::chain::{ChainOutcome, ChainRequest};
+use wess_schemas::header::{SETTINGS, json_line};
 use wess_schemas::module::{Deleted, ListRequest, Module, ModuleList, TagRequest};
+use wess_schemas::settings::SettingsChange;
 use wess_schemas::{BindingName, ErrorBody, ErrorCode, Invocation, ModuleName, Outcome, Reference, Tag};
 
 use super::upload::pieces;
@@ -97,8 +99,8 @@ impl Http {
     }
 
     fn store(&self, module: NewModule) -> RequestBuilder {
-        let NewModule { name, wasm, limits } = module;
-        let limits = limits.unwrap_or_default();
+        let NewModule { name, wasm, terms } = module;
+        let limits = terms.limits.unwrap_or_default();
         let number = |number: Option<u64>| number.map(|number| number.to_string());
         let query = [
             ("name", Some(name.to_string())),
@@ -107,7 +109,11 @@ impl Http {
             ("fuel", number(limits.fuel)),
             ("output_bytes", number(limits.output_bytes)),
         ];
-        self.request_with(Method::POST, &["modules"], &query)
+        let mut request = self.request_with(Method::POST, &["modules"], &query);
+        if let Some(settings) = &terms.settings {
+            request = request.header(SETTINGS, json_line(settings));
+        }
+        request
             .header(CONTENT_TYPE, "application/wasm")
             .header(CONTENT_LENGTH, wasm.len())
             .body(Body::wrap_stream(pieces(wasm, name)))
@@ -136,6 +142,11 @@ impl Transport for Http {
 
     fn store(&self, module: NewModule) -> Answer<'_, Module> {
         Box::pin(self.ask(self.store(module)))
+    }
+
+    fn configure(&self, name: ModuleName, terms: SettingsChange) -> Answer<'_, Module> {
+        let request = self.request(Method::PUT, &["modules", name.as_str(), "settings"]);
+        Box::pin(self.ask(request.json(&terms)))
     }
 
     fn list(&self, request: ListRequest) -> Answer<'_, ModuleList> {

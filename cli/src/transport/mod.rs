@@ -17,8 +17,9 @@ use wess_schemas::binding::{Binding, BindingList, BindingRequest, Unbound};
 use wess_schemas::chain::{ChainOutcome, ChainRequest};
 use wess_schemas::module::{Deleted, ListRequest, Module, ModuleList, TagRequest};
 use wess_schemas::payload::PayloadRef;
+use wess_schemas::settings::SettingsChange;
 use wess_schemas::subject::Subjects;
-use wess_schemas::{BindingName, Invocation, Limits, ModuleName, Outcome, Reference};
+use wess_schemas::{BindingName, Invocation, ModuleName, Outcome, Reference};
 
 pub use http::client as http_client;
 pub use jobs::Jobs;
@@ -39,6 +40,8 @@ pub trait Transport: Jobs {
     fn store(&self, module: NewModule) -> Answer<'_, Module>;
     /// One page of modules.
     fn list(&self, request: ListRequest) -> Answer<'_, ModuleList>;
+    /// Gives the newest version's bytes other terms.
+    fn configure(&self, name: ModuleName, terms: SettingsChange) -> Answer<'_, Module>;
     /// One module.
     fn get(&self, reference: Reference) -> Answer<'_, Module>;
     /// Deletes a module, a version or a tag.
@@ -59,8 +62,8 @@ pub struct NewModule {
     pub name: ModuleName,
     /// Its bytes.
     pub wasm: Bytes,
-    /// Its own limits; nothing said leaves those that it has.
-    pub limits: Option<Limits>,
+    /// What holds for it.
+    pub terms: SettingsChange,
 }
 
 /// Opens the way that the command line says.

@@ -16,6 +16,7 @@ use wess_schemas::chain::{ChainOutcome, ChainRequest};
 use wess_schemas::limits::{DEFAULT_WAIT_MS, LimitPolicy};
 use wess_schemas::module::{Deleted, ListRequest, Module, ModuleList, TagRequest};
 use wess_schemas::payload::PayloadRef;
+use wess_schemas::settings::SettingsChange;
 use wess_schemas::store::{STORE_TIMEOUT, StoreRequest};
 use wess_schemas::subject::{Endpoint, Subjects};
 use wess_schemas::{BindingName, ErrorBody, ErrorCode, Invocation, ModuleName, Outcome, Reference, header};
@@ -173,15 +174,30 @@ impl Nats {
         Ok(outcome)
     }
 
+    async fn configure(&self, name: ModuleName, terms: SettingsChange) -> Result<Module, Fault> {
+        let newest = Endpoint::ModulesGet(Reference::Latest(name.clone()));
+        let newest: Module = self.ask(newest, &NOTHING, REGISTRY_TIMEOUT).await?;
+        let request = StoreRequest {
+            name,
+            wasm_base64: None,
+            digest: Some(newest.digest),
+            object: None,
+            limits: terms.limits,
+            settings: terms.settings,
+        };
+        self.ask(Endpoint::Store, &request, STORE_TIMEOUT).await
+    }
+
     async fn store(&self, module: NewModule) -> Result<Module, Fault> {
-        let NewModule { name, wasm, limits } = module;
+        let NewModule { name, wasm, terms } = module;
         let wasm_base64 = Some(BASE64.encode(&wasm));
         let inline = StoreRequest {
             name,
             wasm_base64,
             digest: None,
             object: None,
-            limits,
+            limits: terms.limits,
+            settings: terms.settings,
         };
         if self.fits(&inline) {
             return self.ask(Endpoint::Store, &inline, STORE_TIMEOUT).await;
@@ -211,6 +227,10 @@ impl Transport for Nats {
 
     fn chain(&self, chain: ChainRequest, input: Option<Bytes>) -> Answer<'_, ChainOutcome> {
         Box::pin(self.chain(chain, input))
+    }
+
+    fn configure(&self, name: ModuleName, terms: SettingsChange) -> Answer<'_, Module> {
+        Box::pin(self.configure(name, terms))
     }
 
     fn store(&self, module: NewModule) -> Answer<'_, Module> {

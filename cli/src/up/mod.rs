@@ -65,7 +65,13 @@ fn validate(args: &UpArgs) -> Result<(Config, HttpConfig), ConfigError> {
 
 fn serve(args: &UpArgs, configs: (Config, HttpConfig)) -> ExitCode {
     let grace = configs.0.grace;
-    let runtime = match tokio::runtime::Runtime::new() {
+    // A request within this process passes through gateway and worker in one poll: more than a thread's usual stack where
+    // nothing is optimised.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(8 << 20)
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start a runtime: {error}");

@@ -72,7 +72,7 @@ fn a_command_line_that_does_not_parse_ends_with_2_and_says_where() {
         (&["invoke", "UPPER"], "UPPER"),
         (&["invoke", "upper", "x", "--timeout", "5"], "500ms"),
         (&["invoke", "upper", "--args", "[1"], "JSON array"),
-        (&["store", "upper"], "<FILE>"),
+        (&["configure"], "<NAME>"),
         (&["tag", "upper", "stable"], "<VERSION>"),
         (&["ls", "--output", "xml"], "xml"),
         (&["completions", "csh"], "csh"),

@@ -167,6 +167,62 @@ fn describe_shows_functions_signatures_versions_and_tags() {
 }
 
 #[test]
+fn what_holds_for_a_module_is_said_by_flags_or_a_file_and_is_part_of_its_versions() {
+    let wess = Wess::up();
+    for (door, name) in DOORS.into_iter().zip(["by-nats", "by-http"]) {
+        wess.store(door, name, "greet");
+        wess.must(
+            door,
+            &[
+                "configure",
+                name,
+                "--env",
+                "GREETING=Salut",
+                "--description",
+                "greets: café",
+            ],
+        );
+        assert_eq!(
+            wess.must(door, &["invoke", name, "Ada"]).trim_end(),
+            "Salut, Ada!"
+        );
+        let shown = wess.must(door, &["describe", name]);
+        for part in ["GREETING=Salut", "greets: café", &format!("{name}@2")] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        assert_eq!(
+            wess.must(door, &["invoke", &format!("{name}@1"), "Ada"])
+                .trim_end(),
+            "Hello, Ada!"
+        );
+        let module = wess.file("my_greeter.wasm", &guest("greet"));
+        let file = wess.file(
+            "wess.toml",
+            "module = \"my_greeter.wasm\"\n[env]\nGREETING = \"\u{c7}a va\"\n[limits]\ntimeout_ms = 900\n"
+                .as_bytes(),
+        );
+        wess.must(door, &["store", "--settings", &file]);
+        let stored = wess.json(door, &["describe", "my-greeter"]);
+        assert_eq!(stored["limits"]["timeout_ms"], 900);
+        assert_eq!(stored["settings"]["env"]["GREETING"], "\u{c7}a va");
+        // Named by its file, and by what is said.
+        wess.must(door, &["store", &module]);
+        let again = wess.json(
+            door,
+            &["store", &format!("{name}-2"), &module, "--settings", &file],
+        );
+        assert_eq!(
+            (&again["name"], &again["version"]),
+            (&format!("{name}-2").into(), &1.into())
+        );
+        let refused = wess.ask(door, &["configure", name, "--allow-publish", "$JS.API.>"]);
+        assert_ne!(code(&refused), 0);
+        assert!(stderr(&refused).contains("$JS.API.>"));
+        assert_ne!(code(&wess.ask(door, &["configure", name])), 0, "nothing is said");
+    }
+}
+
+#[test]
 fn tags_are_set_moved_and_taken_away() {
     let wess = Wess::up();
     wess.store(Door::Nats, "calc", "add");

@@ -127,7 +127,7 @@ async fn raw(
 }
 
 /// What the headers ask for, checked here so that a wrong one costs no hop.
-fn asked(headers: &HeaderMap) -> Result<CallHeaders, Problem> {
+pub(super) fn asked(headers: &HeaderMap) -> Result<CallHeaders, Problem> {
     let asked = CallHeaders::read(|name| match name {
         // Told by another name over HTTP, and by no name at all: clients there have no way to upload.
         header::MSG_ID | header::INPUT_REF => None,
@@ -138,7 +138,7 @@ fn asked(headers: &HeaderMap) -> Result<CallHeaders, Problem> {
     Ok(asked)
 }
 
-fn passed_on(headers: &HeaderMap) -> Result<Vec<(&'static str, &str)>, Problem> {
+pub(super) fn passed_on(headers: &HeaderMap) -> Result<Vec<(&'static str, &str)>, Problem> {
     let given = PASSED_ON
         .iter()
         .filter_map(|name| Some((*name, headers.get(*name)?)));

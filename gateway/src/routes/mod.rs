@@ -6,6 +6,7 @@ pub mod bindings;
 pub mod chain;
 pub mod dead;
 pub mod health;
+pub mod http;
 pub mod invoke;
 pub mod jobs;
 pub mod modules;

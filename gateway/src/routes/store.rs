@@ -5,16 +5,18 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::LOCATION;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::Deserialize;
-use wess_schemas::header::MODULE;
+use wess_schemas::header::{MODULE, SETTINGS};
 use wess_schemas::payload::PayloadRef;
+use wess_schemas::settings::{Settings, SettingsChange};
 use wess_schemas::store::StoreRequest;
-use wess_schemas::{Limits, ModuleName};
+use wess_schemas::subject::Endpoint;
+use wess_schemas::{Digest, Limits, ModuleName, Reference};
 use wess_service::objects::ObjectError;
 use wess_service::payloads::PayloadError;
 use wess_service::trace_context::TraceParent;
@@ -22,13 +24,16 @@ use wess_service::trace_context::TraceParent;
 use crate::admission::Room;
 use crate::app::App;
 use crate::bodies;
-use crate::extract::{InQuery, Trace};
+use crate::extract::{InPath, InQuery, Trace};
 use crate::large::Uploaded;
 use crate::problem::Problem;
 use crate::workers::{Question, json, unreadable};
 
 /// Beyond this a module is streamed, even where a message may be larger: within one process it may be of any size.
 pub const SMALL_MODULE_BYTES: u64 = 1024 * 1024;
+
+/// Most bytes of JSON that may say a module's settings: twice what their bounds let them have.
+const MAX_SETTINGS_BYTES: u64 = 256 * 1024;
 
 /// What a module is stored under, and the limits it shall have. Left out, it keeps those that it has.
 #[derive(Debug, Deserialize)]
@@ -59,20 +64,22 @@ pub async fn store(
     _room: Room,
     Trace(trace): Trace,
     InQuery(query): InQuery<StoreQuery>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    let request = request(&query, settings(&headers)?);
     bodies::check_announced(&body, app.bounds.module_bytes)?;
     let small = SMALL_MODULE_BYTES.min(app.workers.inline_bytes() as u64);
     let reply = match bodies::announced(&body) {
-        Some(size) if size <= small => store_small(&app, &query, body, trace).await?,
-        _ => store_large(&app, &query, body, trace).await?,
+        Some(size) if size <= small => store_small(&app, request, body, trace).await?,
+        _ => store_large(&app, request, body, trace).await?,
     };
     answer(&app, reply).await
 }
 
 async fn store_small(
     app: &App,
-    query: &StoreQuery,
+    request: StoreRequest,
     body: Body,
     trace: TraceParent,
 ) -> Result<Bytes, Problem> {
@@ -83,18 +90,15 @@ async fn store_small(
         app.bounds.upload_timeout,
     )
     .await?;
-    let question = match query.limits() {
-        None => Question::store(wasm, trace).with_header(MODULE, query.name.as_str()),
-        limits => {
+    let question = match (request.limits, &request.settings) {
+        (None, None) => Question::store(wasm, trace).with_header(MODULE, request.name.as_str()),
+        _ => {
             let wasm_base64 = Some(BASE64.encode(wasm));
-            Question::store(
-                json(&StoreRequest {
-                    wasm_base64,
-                    limits,
-                    ..request(query)
-                })?,
-                trace,
-            )
+            let request = StoreRequest {
+                wasm_base64,
+                ..request
+            };
+            Question::store(json(&request)?, trace)
         }
     };
     Ok(app.workers.ask(question).await?.payload)
@@ -102,7 +106,7 @@ async fn store_small(
 
 async fn store_large(
     app: &App,
-    query: &StoreQuery,
+    request: StoreRequest,
     body: Body,
     trace: TraceParent,
 ) -> Result<Bytes, Problem> {
@@ -111,20 +115,61 @@ async fn store_large(
     let request = StoreRequest {
         digest: Some(digest),
         object: Some(object),
-        ..request(query)
+        ..request
     };
     let reply = app.workers.ask(Question::store(json(&request)?, trace)).await;
     app.stores.settle(Some(uploaded), &reply).await;
     Ok(reply?.payload)
 }
 
-fn request(query: &StoreQuery) -> StoreRequest {
+/// What a header says of the module's settings.
+fn settings(headers: &HeaderMap) -> Result<Option<Settings>, Problem> {
+    let Some(header) = headers.get(SETTINGS) else {
+        return Ok(None);
+    };
+    let wrong = |why: &dyn std::fmt::Display| Problem::invalid(format!("{SETTINGS}: {why}"));
+    let settings: Settings = serde_json::from_slice(header.as_bytes()).map_err(|error| wrong(&error))?;
+    settings.check().map_err(|error| wrong(&error))?;
+    Ok(Some(settings))
+}
+
+/// `PUT /v1/modules/{name}/settings`: the newest version's bytes on other terms become the next version.
+pub async fn configure(
+    State(app): State<Arc<App>>,
+    _room: Room,
+    Trace(trace): Trace,
+    InPath(name): InPath<ModuleName>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let body = bodies::read(&app.admission, body, MAX_SETTINGS_BYTES, app.bounds.body_timeout).await?;
+    let SettingsChange { limits, settings } = bodies::json(&body)?;
+    let newest = Endpoint::ModulesGet(Reference::Latest(name.clone()));
+    let newest = app
+        .workers
+        .ask(Question::record(newest, Bytes::new(), trace))
+        .await?;
+    let Stored { digest, .. } =
+        serde_json::from_slice(&newest.payload).map_err(|error| unreadable(&error))?;
+    let request = StoreRequest {
+        name,
+        wasm_base64: None,
+        digest: Some(digest),
+        object: None,
+        limits,
+        settings,
+    };
+    let reply = app.workers.ask(Question::store(json(&request)?, trace)).await?;
+    answer(&app, reply.payload).await
+}
+
+fn request(query: &StoreQuery, settings: Option<Settings>) -> StoreRequest {
     StoreRequest {
         name: query.name.clone(),
         wasm_base64: None,
         digest: None,
         object: None,
         limits: query.limits(),
+        settings,
     }
 }
 
@@ -158,6 +203,7 @@ fn refused(error: PayloadError, limit: u64) -> Problem {
 struct Stored {
     name: ModuleName,
     version: u32,
+    digest: Digest,
     stored: Option<bool>,
 }
 
@@ -167,6 +213,7 @@ async fn answer(app: &App, module: Bytes) -> Result<Response, Problem> {
         name,
         version,
         stored,
+        ..
     } = serde_json::from_slice(&module).map_err(|error| unreadable(&error))?;
     let location = HeaderValue::try_from(format!("/v1/modules/{name}@{version}"));
     let mut answer = app.answer_record(module).await?;

@@ -154,6 +154,7 @@ async fn store_large(app: &App, name: ModuleName, file: File) -> Result<wess_ser
         digest: Some(reference.digest),
         object: Some(reference.object.clone()),
         limits: None,
+        settings: None,
     };
     let reply = app
         .workers

@@ -19,7 +19,7 @@ use wess_harness::NatsServer;
 use wess_schemas::subject::Subjects;
 use wess_schemas::{Digest, ErrorBody, ErrorCode};
 use wess_service::assets::{AssetOptions, Assets, ensure_assets};
-use wess_service::bus::{Bus, BusError, Reply, Request};
+use wess_service::bus::{Bus, BusError, HttpAnswer, HttpRequest, Reply, Request};
 use wess_service::health::Phase;
 use wess_service::lifecycle::Lifecycle;
 use wess_service::payloads::Payloads;
@@ -75,6 +75,10 @@ impl Bus for Workers {
     fn request(&self, request: Request) -> BoxFuture<'_, Answered> {
         self.asked.lock().unwrap().push(request.clone());
         (self.script)(request)
+    }
+
+    fn http(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpAnswer, BusError>> {
+        panic!("nobody should ask {}", request.subject)
     }
 
     fn max_payload(&self) -> usize {

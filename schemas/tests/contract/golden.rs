@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use wess_schemas::error_code::ErrorCode;
 use wess_schemas::{
-    ErrorBody, beat, binding, chain, invocation, job, module, outcome, payload, schema, seed, store,
+    ErrorBody, beat, binding, chain, invocation, job, module, outcome, payload, schema, seed, settings, store,
 };
 
 use crate::{folder, stems};
@@ -25,6 +25,7 @@ const MESSAGES: &[(&str, RoundTrip)] = &[
     ("chain-request", round_trip::<chain::ChainRequest>),
     ("chain-outcome", round_trip::<chain::ChainOutcome>),
     ("store-request", round_trip::<store::StoreRequest>),
+    ("settings-change", round_trip::<settings::SettingsChange>),
     ("module", round_trip::<module::Module>),
     ("list-request", round_trip::<module::ListRequest>),
     ("module-list", round_trip::<module::ModuleList>),

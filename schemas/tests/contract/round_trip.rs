@@ -1,6 +1,6 @@
 //! Whatever a message holds, what it prints parses back to it.
 
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 use serde::Serialize;
@@ -13,6 +13,7 @@ use wess_schemas::export::Export;
 use wess_schemas::module::{Abi, ListRequest, TagRequest, VersionSummary};
 use wess_schemas::outcome::{ModuleRun, RunStats};
 use wess_schemas::payload::{PayloadBucket, PayloadRef};
+use wess_schemas::settings::{Grants, Settings};
 use wess_schemas::store::StoreRequest;
 use wess_schemas::subject::Prefix;
 use wess_schemas::timestamp::Timestamp;
@@ -165,15 +166,24 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn settings()(
+        description in of(text()), env in btree_map(text(), text(), 0..3), config in btree_map(text(), text(), 0..3),
+        keyvalue in any::<bool>(), publish in btree_set(text(), 0..3),
+    ) -> Settings {
+        Settings { description, env, config, grants: Grants { keyvalue, publish } }
+    }
+}
+
+prop_compose! {
     fn module()(
         id in module_id(), name in name(), newest in version(),
-        abi in prop::sample::select(vec![Abi::Typed, Abi::Plugin, Abi::Command, Abi::Component]),
+        abi in prop::sample::select(vec![Abi::Typed, Abi::Plugin, Abi::Command, Abi::Component, Abi::Http]),
         tags in btree_map(tag(), any::<u32>(), 0..3), versions in vec(version(), 0..3), exports in vec(export(), 0..3),
-        limits in limits(), (created, updated, wit) in (timestamp(), timestamp(), of(text())),
+        (limits, settings) in (limits(), settings()), (created, updated, wit) in (timestamp(), timestamp(), of(text())),
         (propagated, stored) in (of(any::<bool>()), of(any::<bool>())),
     ) -> Module {
         let VersionSummary { version, digest, size, .. } = newest;
-        Module { id, name, version, digest, size, abi, tags, versions, exports, wit, limits, created, updated, propagated, stored }
+        Module { id, name, version, digest, size, abi, tags, versions, exports, wit, limits, settings, created, updated, propagated, stored }
     }
 }
 
@@ -206,8 +216,9 @@ proptest! {
     #[test]
     fn every_store_request(
         name in name(), wasm_base64 in of(text()), digest in of(digest()), object in of(text()), limits in of(limits()),
+        settings in of(settings()),
     ) {
-        parses_back(&StoreRequest { name, wasm_base64, digest, object, limits })?;
+        parses_back(&StoreRequest { name, wasm_base64, digest, object, limits, settings })?;
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Admit {
             .map_err(invoke::misfit)?,
             (.., Some(store)) => match store.source().map_err(bad_request)? {
                 StoreSource::Bytes(bytes) => Input::Bytes(bytes),
-                StoreSource::Upload { .. } => Input::Absent,
+                StoreSource::Upload { .. } | StoreSource::Known(_) => Input::Absent,
             },
             _ => Input::Absent,
         };

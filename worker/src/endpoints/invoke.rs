@@ -27,11 +27,13 @@ pub enum Form {
     Raw,
     /// As raw, asked without any headers: the reply has only those that change what its bytes mean.
     Bare,
+    /// An HTTP request in, its response out: bodies that nobody holds whole.
+    Http,
 }
 
 impl Form {
     /// How many there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 }
 
 /// The form that a request asks for.
@@ -39,6 +41,7 @@ pub fn form(endpoint: &Endpoint, headers: Option<&HeaderMap>) -> Form {
     match endpoint {
         Endpoint::InvokeRaw(..) if headers.is_some_and(|headers| !headers.is_empty()) => Form::Raw,
         Endpoint::InvokeRaw(..) => Form::Bare,
+        Endpoint::Http(_) => Form::Http,
         _ => Form::Json,
     }
 }
@@ -73,6 +76,7 @@ pub fn parse(
                 reference,
                 input,
                 stored_input: headers.input_ref,
+                http: None,
                 limits: headers.limits,
                 wait: wait(headers.wait_ms),
                 trace,
@@ -139,6 +143,7 @@ pub fn from_invocation(mut invocation: Invocation, arrived: Instant) -> Result<C
             env: invocation.env,
         },
         stored_input,
+        http: None,
         limits: invocation.limits,
         wait: wait(invocation.wait_ms),
         trace: None,
@@ -224,7 +229,7 @@ pub fn outcome(finished: Finished, output: Output, worker: &WorkerId) -> Outcome
 pub fn reply(form: Form, finished: Finished, output: Output, worker: &WorkerId) -> Reply {
     match form {
         Form::Json => json_reply(&outcome(finished, output, worker)),
-        Form::Raw | Form::Bare => {
+        Form::Raw | Form::Bare | Form::Http => {
             let facts = Facts {
                 job_id: &finished.job_id,
                 digest: finished.module.digest,
@@ -319,7 +324,7 @@ pub fn take_output(form: Form, finished: &mut Finished, inline_bytes: usize) -> 
     let results = std::mem::take(results);
     match form {
         // That there were results still says what the bytes are.
-        Form::Raw | Form::Bare => Some(typed::raw_output(&results)),
+        Form::Raw | Form::Bare | Form::Http => Some(typed::raw_output(&results)),
         Form::Json => {
             answer.results = None;
             Some(serde_json::Value::Array(results).to_string().into_bytes())
@@ -348,7 +353,7 @@ const FACTS_BYTES: usize = 2048;
 /// What an output takes in a reply, in bytes: JSON escapes and base64 included.
 pub fn size_bytes(form: Form, output: &[u8]) -> usize {
     let body = match (form, std::str::from_utf8(output)) {
-        (Form::Raw | Form::Bare, _) => output.len(),
+        (Form::Raw | Form::Bare | Form::Http, _) => output.len(),
         (Form::Json, Ok(text)) => text.bytes().map(escaped_bytes).sum(),
         (Form::Json, Err(_)) => output.len().div_ceil(3) * 4,
     };

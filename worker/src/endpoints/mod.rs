@@ -5,6 +5,7 @@ pub mod bindings;
 pub mod chain;
 pub mod dead;
 pub mod discovery;
+pub mod http;
 pub mod invoke;
 pub mod job_list;
 pub mod jobs;

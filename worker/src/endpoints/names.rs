@@ -14,6 +14,8 @@ pub enum EndpointName {
     Invoke,
     /// `wess.invoke.>`
     InvokeRaw,
+    /// `wess.http.*`
+    Http,
     /// `wess.chain`
     Chain,
     /// `wess.store`
@@ -58,9 +60,10 @@ pub enum EndpointName {
 
 impl EndpointName {
     /// Every endpoint.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Invoke,
         Self::InvokeRaw,
+        Self::Http,
         Self::Chain,
         Self::Store,
         Self::List,
@@ -88,6 +91,7 @@ impl EndpointName {
         match endpoint {
             Endpoint::Invoke => Self::Invoke,
             Endpoint::InvokeRaw(..) => Self::InvokeRaw,
+            Endpoint::Http(_) => Self::Http,
             Endpoint::Chain => Self::Chain,
             Endpoint::Store => Self::Store,
             Endpoint::ModulesList => Self::List,
@@ -116,6 +120,7 @@ impl EndpointName {
         match self {
             Self::Invoke => "invoke",
             Self::InvokeRaw => "invoke-raw",
+            Self::Http => "http",
             Self::Chain => "chain",
             Self::Store => "store",
             Self::List => "modules-list",
@@ -148,6 +153,7 @@ impl EndpointName {
         match self {
             Self::Invoke => subjects.endpoint(&Endpoint::Invoke),
             Self::InvokeRaw => subjects.invoke_wildcard(),
+            Self::Http => subjects.http_wildcard(),
             Self::Chain => subjects.endpoint(&Endpoint::Chain),
             Self::Store => subjects.endpoint(&Endpoint::Store),
             Self::List => subjects.endpoint(&Endpoint::ModulesList),
@@ -174,6 +180,7 @@ impl EndpointName {
     /// What it takes and gives: media types, and schemas by their file names.
     pub fn metadata(self, max_module_bytes: u64) -> BTreeMap<&'static str, String> {
         let invoke = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Nats-Msg-Id, traceparent";
+        let http = "Wess-Http-Method, Wess-Http-Path, Wess-Http-Authority, Wess-Http-Scheme, Wess-Http-Headers, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, traceparent";
         let raw = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Wess-Input-Ref, Wess-Facts, Nats-Msg-Id, traceparent";
         let facts: &[(&str, &str)] = match self {
             Self::Invoke => &[
@@ -187,6 +194,12 @@ impl EndpointName {
                 ("request", "raw input"),
                 ("response", "raw output"),
                 ("headers", raw),
+            ],
+            Self::Http => &[
+                ("accepts", "*/*"),
+                ("request", "the body of an HTTP request"),
+                ("response", "the body of its response"),
+                ("headers", http),
             ],
             Self::Chain => &[
                 ("accepts", JSON),
@@ -259,6 +272,7 @@ impl EndpointName {
         };
         let bound = match self {
             Self::Invoke | Self::InvokeRaw => Some(("max_input_bytes", MAX_INPUT_BYTES)),
+            Self::Http => None,
             Self::Chain => Some(("max_steps", MAX_CHAIN_STEPS as u64)),
             Self::Store => Some(("max_module_bytes", max_module_bytes)),
             Self::JobsSubmit => Some(("max_attempts", u64::from(MAX_ATTEMPTS))),

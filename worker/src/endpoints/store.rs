@@ -8,14 +8,16 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::object_store::InfoErrorKind;
 use bytes::Bytes;
 use wess_schemas::header::{self, CallHeaders};
-use wess_schemas::limits::{LimitPolicy, Limits, MIB};
+use wess_schemas::limits::{LimitPolicy, MIB};
 use wess_schemas::module::Module;
 use wess_schemas::payload::{PayloadBucket, PayloadRef};
+use wess_schemas::settings::InvalidSettings;
 use wess_schemas::store::{StoreRequest, StoreSource};
+use wess_schemas::subject::Subjects;
 use wess_schemas::{Digest, ErrorBody, ErrorCode, ModuleName};
 
 use crate::fleet::Fleet;
-use crate::registry::{NewModule, Registry};
+use crate::registry::{NewModule, Registry, Terms};
 
 /// What WebAssembly begins with.
 const MAGIC: &[u8] = b"\0asm";
@@ -26,6 +28,8 @@ pub struct StoreEndpoint {
     pub registry: Registry,
     /// Who has to hear of them.
     pub fleet: Fleet,
+    /// Which subjects are ours.
+    pub subjects: Subjects,
     /// What limits a module may have.
     pub policy: LimitPolicy,
     /// Most bytes of Wasm in one module.
@@ -37,7 +41,7 @@ pub struct StoreEndpoint {
 struct Order {
     name: ModuleName,
     source: StoreSource,
-    limits: Option<Limits>,
+    terms: Terms,
 }
 
 impl StoreEndpoint {
@@ -54,33 +58,48 @@ impl StoreEndpoint {
 
     /// Refuses a request that could not be carried out, and gives where its upload lies, if it has one.
     pub async fn check(&self, request: &StoreRequest) -> Result<Option<PayloadRef>, ErrorBody> {
-        let Order { source, limits, .. } = order(request.clone())?;
-        self.check_limits(limits.as_ref())?;
+        let Order { source, terms, .. } = order(request.clone())?;
+        self.check_terms(&terms)?;
         match source {
             StoreSource::Bytes(bytes) => self.check_size(bytes.len() as u64).map(|()| None),
             StoreSource::Upload { digest, object } => {
                 self.locate(PayloadBucket::Calls, digest, object).await.map(Some)
             }
+            StoreSource::Known(digest) => self.registry.holds(&digest).map(|()| None),
         }
     }
 
-    fn check_limits(&self, limits: Option<&Limits>) -> Result<(), ErrorBody> {
-        let checked = limits.map_or(Ok(()), |limits| self.policy.check(limits));
-        checked.map_err(|refused| invalid(refused.to_string()))
+    fn check_terms(&self, terms: &Terms) -> Result<(), ErrorBody> {
+        if let Some(limits) = &terms.limits {
+            self.policy
+                .check(limits)
+                .map_err(|refused| invalid(refused.to_string()))?;
+        }
+        let Some(settings) = &terms.settings else {
+            return Ok(());
+        };
+        settings.check().map_err(|refused| invalid(refused.to_string()))?;
+        // A pattern's first token is none of NATS's wildcards.
+        let ours = |subject: &&String| !self.subjects.may_reply_to(&subject.replace(['*', '>'], "any"));
+        match settings.grants.publish.iter().find(ours) {
+            Some(subject) => Err(invalid(InvalidSettings::Subject(subject.clone()).to_string())),
+            None => Ok(()),
+        }
     }
 
     async fn carry_out(&self, order: Order, bucket: PayloadBucket) -> Result<Module, ErrorBody> {
-        let Order { name, source, limits } = order;
-        self.check_limits(limits.as_ref())?;
+        let Order { name, source, terms } = order;
+        self.check_terms(&terms)?;
         let wasm = match source {
             StoreSource::Bytes(bytes) => Bytes::from(bytes),
             StoreSource::Upload { digest, object } => {
                 let upload = self.locate(bucket, digest, object).await?;
                 self.fetch(&upload).await?
             }
+            StoreSource::Known(digest) => self.registry.bytes(digest).await?,
         };
         self.check_size(wasm.len() as u64)?;
-        let published = self.registry.store(NewModule { name, wasm, limits }).await?;
+        let published = self.registry.store(NewModule { name, wasm, terms }).await?;
         let propagated = self.fleet.propagated(published.revision).await;
         let module = self.registry.module(&published.name, published.version).await?;
         Ok(Module {
@@ -157,10 +176,12 @@ fn read_raw(name: &str, headers: &HeaderMap, payload: Bytes) -> Result<Order, Er
     let get = |name: &'static str| headers.get(name).map(|value| value.as_str());
     let stated = CallHeaders::read(get).map_err(|error| invalid(error.to_string()))?;
     let limits = (!stated.limits.is_empty()).then_some(stated.limits);
+    let settings = get(header::SETTINGS).map(serde_json::from_str).transpose();
+    let settings = settings.map_err(|error| invalid(format!("{}: {error}", header::SETTINGS)))?;
     Ok(Order {
         name,
         source: StoreSource::Bytes(payload.into()),
-        limits,
+        terms: Terms { limits, settings },
     })
 }
 
@@ -181,7 +202,10 @@ fn order(request: StoreRequest) -> Result<Order, ErrorBody> {
     Ok(Order {
         name: request.name,
         source,
-        limits: request.limits,
+        terms: Terms {
+            limits: request.limits,
+            settings: request.settings,
+        },
     })
 }
 
@@ -211,8 +235,8 @@ mod tests {
     fn the_header_tells_raw_bytes_from_json() {
         let raw = read(&headers(&[("Wess-Module", "hello")]), "{}".into()).unwrap();
         assert_eq!(
-            (raw.name.as_str(), raw.source, raw.limits),
-            ("hello", StoreSource::Bytes(b"{}".into()), None)
+            (raw.name.as_str(), raw.source, raw.terms),
+            ("hello", StoreSource::Bytes(b"{}".into()), Terms::default())
         );
         let json = read(
             &HeaderMap::new(),
@@ -230,7 +254,7 @@ mod tests {
                 object: "x".into()
             }
         );
-        assert_eq!(upload.limits.unwrap().fuel, Some(5));
+        assert_eq!(upload.terms.limits.unwrap().fuel, Some(5));
     }
 
     #[test]
@@ -240,7 +264,7 @@ mod tests {
             ("Wess-Timeout-Ms", "20"),
             ("Wess-Memory-Mb", "2"),
         ]);
-        let limits = read(&headers, "".into()).unwrap().limits.unwrap();
+        let limits = read(&headers, "".into()).unwrap().terms.limits.unwrap();
         assert_eq!(
             (limits.timeout_ms, limits.memory_mb, limits.fuel),
             (Some(20), Some(2), None)

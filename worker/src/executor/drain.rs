@@ -82,7 +82,7 @@ impl Executor {
             let _ = tokio::time::timeout(LOOK, self.arrivals()).await;
             self.take_turn().await;
             let is_idle = self.slots.is_empty() && self.keyed.is_idle();
-            if is_idle && self.door.is_empty() && self.nobody_comes() {
+            if is_idle && self.sessions.is_empty() && self.door.is_empty() && self.nobody_comes() {
                 return;
             }
         }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use async_nats::jetstream::kv::Store;
+use async_nats::jetstream::consumer::{DeliverPolicy, push};
+use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
-use wess_schemas::subject::{Subjects, state_key};
+use wess_schemas::settings::{Settings, covers};
+use wess_schemas::subject::{Subjects, guest_key, state_key};
 use wess_schemas::{JobId, header};
 
 use super::tally::Tally;
@@ -29,6 +31,7 @@ pub struct Outside {
     storage: Storage,
     lines: mpsc::Sender<LogLine>,
     tally: Arc<Tally>,
+    subjects: Subjects,
 }
 
 /// One line of a guest's log.
@@ -41,13 +44,18 @@ pub struct LogLine {
 
 impl Outside {
     /// Shares one connection's way to storage; the receiver is for [`publish_logs`].
-    pub fn new(storage: Storage, tally: Arc<Tally>) -> (Arc<Self>, mpsc::Receiver<LogLine>) {
+    pub fn new(
+        storage: Storage,
+        tally: Arc<Tally>,
+        subjects: Subjects,
+    ) -> (Arc<Self>, mpsc::Receiver<LogLine>) {
         let (lines, receiver) = mpsc::channel(LOG_LINES);
         (
             Arc::new(Self {
                 storage,
                 lines,
                 tally,
+                subjects,
             }),
             receiver,
         )
@@ -77,7 +85,50 @@ pub async fn publish_logs(client: Client, subjects: Subjects, mut lines: mpsc::R
     }
 }
 
+/// Most keys that one listing reads.
+const MAX_LISTED: u64 = 10_000;
+/// Where a bucket says that a key was deleted.
+const KV_OPERATION: &str = "KV-Operation";
+/// How often a count is tried anew that somebody else changed meanwhile.
+const MAX_RACES: usize = 64;
+
 impl CallHost {
+    /// The subjects of a bucket that have a value and match a filter.
+    async fn listed(&self, state: &Store, filter: &str) -> Result<Vec<String>, StateError> {
+        let consumer = state.stream.create_consumer(push::OrderedConfig {
+            deliver_subject: self.outside.storage.client().new_inbox(),
+            filter_subject: filter.to_owned(),
+            headers_only: true,
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            ..push::OrderedConfig::default()
+        });
+        let consumer = consumer.await.map_err(|error| self.outside.lost(error))?;
+        let pending = consumer.cached_info().num_pending;
+        if pending > MAX_LISTED {
+            return Err(StateError::TooManyKeys);
+        }
+        let messages = consumer
+            .messages()
+            .await
+            .map_err(|error| self.outside.lost(error))?;
+        let mut messages = messages.take(pending as usize);
+        let mut subjects = Vec::with_capacity(pending as usize);
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(|error| self.outside.lost(error))?;
+            let headers = message.headers.as_ref();
+            // Only what was deleted says what was done.
+            if headers.is_none_or(|headers| headers.get(KV_OPERATION).is_none()) {
+                subjects.push(message.subject.to_string());
+            }
+        }
+        Ok(subjects)
+    }
+
+    /// What every key of the module begins with.
+    fn prefix(&self) -> Result<String, StateError> {
+        self.key(&[])
+    }
+
     fn key(&self, key: &[u8]) -> Result<String, StateError> {
         self.module
             .name
@@ -101,6 +152,12 @@ impl Outside {
         self.storage.forget();
         unavailable(&error)
     }
+}
+
+/// What a counter says.
+fn number(value: &[u8]) -> Result<u64, StateError> {
+    let text = std::str::from_utf8(value).map_err(|_| StateError::NoNumber)?;
+    text.parse().map_err(|_| StateError::NoNumber)
 }
 
 fn unavailable(error: &dyn std::fmt::Display) -> StateError {
@@ -140,6 +197,66 @@ impl Host for CallHost {
                 .map_err(|error| self.outside.lost(error))
         };
         set.boxed()
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.module.settings
+    }
+
+    fn increment_state<'a>(&'a self, key: &'a [u8], delta: u64) -> StateFuture<'a, u64> {
+        let increment = async move {
+            let (key, state) = (self.key(key)?, self.outside.state().await?);
+            for _ in 0..MAX_RACES {
+                let entry = state
+                    .entry(&key)
+                    .await
+                    .map_err(|error| self.outside.lost(error))?;
+                let (before, revision) = match entry {
+                    Some(entry) if entry.operation == Operation::Put => {
+                        (number(&entry.value)?, entry.revision)
+                    }
+                    Some(gone) => (0, gone.revision),
+                    None => (0, 0),
+                };
+                let sum = before.checked_add(delta).ok_or(StateError::NoNumber)?;
+                match state.update(&key, sum.to_string().into(), revision).await {
+                    Ok(_) => return Ok(sum),
+                    Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {}
+                    Err(error) => return Err(self.outside.lost(error)),
+                }
+            }
+            Err(self.outside.lost("a number keeps changing"))
+        };
+        increment.boxed()
+    }
+
+    fn list_state(&self) -> StateFuture<'_, Vec<Vec<u8>>> {
+        let list = async move {
+            let (prefix, state) = (self.prefix()?, self.outside.state().await?);
+            // Keys of one module are one token behind its name.
+            let module = prefix.split('.').next().unwrap_or_default();
+            let listed = self
+                .listed(&state, &format!("{}{module}.*", state.prefix))
+                .await?;
+            let mut keys: Vec<_> = listed.iter().filter_map(|subject| guest_key(subject)).collect();
+            keys.sort_unstable();
+            Ok(keys)
+        };
+        list.boxed()
+    }
+
+    fn publish<'a>(&'a self, subject: &'a str, payload: Bytes) -> StateFuture<'a, bool> {
+        let publish = async move {
+            let granted = &self.module.settings.grants.publish;
+            let may = self.outside.subjects.may_reply_to(subject);
+            if !may || !granted.iter().any(|pattern| covers(pattern, subject)) {
+                return Ok(false);
+            }
+            let client = self.outside.storage.client();
+            let published = client.publish(subject.to_owned(), payload).await;
+            published.map(|()| true).map_err(|error| unavailable(&error))
+        };
+        publish.boxed()
     }
 
     fn delete_state<'a>(&'a self, key: &'a [u8]) -> StateFuture<'a, ()> {

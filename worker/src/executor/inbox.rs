@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use wess_schemas::subject::{Endpoint, QUEUE_GROUP, Subjects};
 use wess_service::nats::leave;
 
-/// `wess.invoke` in all its forms.
+/// `wess.invoke` in all its forms, and `wess.http`.
 pub struct Inbox {
     subscriptions: Vec<Subscriber>,
     /// What came while it left.
@@ -19,7 +19,12 @@ impl Inbox {
     /// Subscribes; once this returns the server knows.
     pub async fn open(client: &Client, subjects: &Subjects) -> Result<Self, async_nats::Error> {
         let mut subscriptions = Vec::new();
-        for subject in [subjects.endpoint(&Endpoint::Invoke), subjects.invoke_wildcard()] {
+        let asked = [
+            subjects.endpoint(&Endpoint::Invoke),
+            subjects.invoke_wildcard(),
+            subjects.http_wildcard(),
+        ];
+        for subject in asked {
             subscriptions.push(client.queue_subscribe(subject, QUEUE_GROUP.into()).await?);
         }
         client.flush().await?;

@@ -3,6 +3,7 @@
 
 mod drain;
 mod host;
+mod http;
 mod inbox;
 mod keyed;
 mod lanes;
@@ -33,6 +34,7 @@ use wess_service::nats::NatsConfig;
 use wess_service::queue::overdue::Overdue;
 
 use crate::call::{Call, CallResult, QueuedResult};
+use crate::endpoints::http::HttpEnd;
 use crate::endpoints::invoke::Form;
 use crate::fleet::Fleet;
 use crate::guest::{MemoryBudget, Ticker};
@@ -96,6 +98,8 @@ pub enum Arrival {
     },
     /// One step of a chain.
     Step(Box<Call>, oneshot::Sender<CallResult>),
+    /// An HTTP request, and who is told how its guest ended.
+    Http(Box<Call>, oneshot::Sender<HttpEnd>),
     /// A call that found no slot with another executor.
     Moved(Moved),
     /// A call from the queue, and the form that it was asked in.

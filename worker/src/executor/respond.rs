@@ -9,6 +9,7 @@ use wess_service::bus::Reply;
 
 use crate::call::{CallResult, Finished, QueuedAnswer, QueuedResult};
 use crate::endpoints::error_reply;
+use crate::endpoints::http::HttpEnd;
 use crate::endpoints::invoke::{self, Form, Output};
 
 /// Who waits.
@@ -20,6 +21,8 @@ pub enum Responder {
     Door(Form, oneshot::Sender<Reply>),
     /// A job, or a chain in this process.
     Step(oneshot::Sender<CallResult>),
+    /// Who has a guest's response, or waits for it, and wants to know how the guest ended.
+    Http(oneshot::Sender<HttpEnd>),
     /// A call that waited in the queue, and who took it from there.
     Queued(Form, oneshot::Sender<QueuedResult>),
 }
@@ -41,6 +44,10 @@ impl Responder {
             // Who no longer waits was cut with the process.
             (Self::Step(waiting), result) => {
                 drop(waiting.send(result));
+                return Sending::Done;
+            }
+            (Self::Http(waiting), result) => {
+                drop(waiting.send(result.map(drop)));
                 return Sending::Done;
             }
             (Self::Queued(_, waiting), result) => {
@@ -67,6 +74,7 @@ impl Responder {
     pub fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Step(waiting) => waiting.poll_closed(context),
+            Self::Http(waiting) => waiting.poll_closed(context),
             Self::Nats(..) | Self::Door(..) | Self::Queued(..) => Poll::Pending,
         }
     }
@@ -87,6 +95,7 @@ impl Responder {
     pub fn form(&self) -> Option<Form> {
         match self {
             Self::Nats(form, _) | Self::Door(form, _) | Self::Queued(form, _) => Some(*form),
+            Self::Http(_) => Some(Form::Http),
             Self::Step(_) => None,
         }
     }
@@ -104,7 +113,7 @@ impl Responder {
                 drop(waiting.send(Ok(QueuedAnswer::Reply(reply))));
                 Sending::Done
             }
-            Self::Nats(_, None) | Self::Step(_) => Sending::Done,
+            Self::Nats(_, None) | Self::Step(_) | Self::Http(_) => Sending::Done,
         }
     }
 }

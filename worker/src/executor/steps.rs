@@ -161,7 +161,8 @@ impl Executor {
             origin,
             size_bytes,
         } = *pending;
-        let (expires, job_id) = (call.expires(), call.job_id);
+        let (expires, job_id, mut input) = (call.expires(), call.job_id, call.input);
+        input.put_env(&module.settings.env);
         let argv0 = module.name.as_ref().map_or("guest", |name| name.as_str());
         let invalid = |why: wess_schemas::limits::LimitRefused| {
             ErrorBody::new(ErrorCode::InvalidRequest, why.to_string())
@@ -171,8 +172,13 @@ impl Executor {
             .policy
             .resolve(&module.limits, &call.limits)
             .map_err(invalid);
-        let planned = limits
-            .and_then(|limits| Plan::new(module.callable(), argv0, call.input).map(|plan| (plan, limits)));
+        let planned = limits.and_then(|limits| {
+            let plan = match call.http {
+                Some(http) => Plan::serving(module.callable(), *http),
+                None => Plan::new(module.callable(), argv0, input),
+            };
+            plan.map(|plan| (plan, limits))
+        });
         match planned {
             Err(error) => Err(Box::new(Misfit {
                 job_id,

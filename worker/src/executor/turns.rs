@@ -18,6 +18,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wess_schemas::outcome::RunStats;
+use wess_schemas::subject::Endpoint;
 use wess_schemas::{ErrorBody, ErrorCode, JobId};
 use wess_service::bus::Reply;
 use wess_service::lifecycle::Failure;
@@ -89,6 +90,8 @@ pub struct Executor {
     /// NATS went away and took no more replies, until it takes one again.
     replies_stuck: bool,
     pub(super) logs: TaskTracker,
+    /// Exchanges of bodies over NATS.
+    pub(super) sessions: TaskTracker,
     sweep: Interval,
     pub(super) draining: bool,
     pub(super) cut: CancellationToken,
@@ -112,7 +115,7 @@ impl Executor {
         let (slow_ended, slow_ends) = mpsc::unbounded_channel();
         let slow_lane = SlowLane::start(format!("wess-slow-{index}"), slow_ended, cut.clone())
             .map_err(Failure::internal)?;
-        let (outside, lines) = Outside::new(storage.clone(), Arc::clone(&tally));
+        let (outside, lines) = Outside::new(storage.clone(), Arc::clone(&tally), common.subjects.clone());
         let logs = TaskTracker::new();
         logs.spawn(publish_logs(client.clone(), common.subjects.clone(), lines));
         let mut sweep = tokio::time::interval(SWEEP);
@@ -142,6 +145,7 @@ impl Executor {
             outbox: VecDeque::new(),
             replies_stuck: false,
             logs,
+            sessions: TaskTracker::new(),
             sweep,
             draining: false,
             cut,
@@ -273,6 +277,9 @@ impl Executor {
                 return self.fail(Responder::Nats(Form::Raw, reply), JobId::generate(), error);
             }
         };
+        if let Endpoint::Http(reference) = endpoint {
+            return self.take_http(reference, headers, payload, reply);
+        }
         let responder = Responder::Nats(invoke::form(&endpoint, headers.as_ref()), reply);
         let call = invoke::parse(endpoint, headers.as_ref(), payload.clone(), arrived);
         let origin = Origin::new(subject, headers, payload, &responder);
@@ -283,6 +290,7 @@ impl Executor {
         match arrival {
             Arrival::Moved(Moved(ticket)) => self.take_moved(ticket),
             Arrival::Step(call, waiting) => self.take_call(Ok(*call), Responder::Step(waiting), None),
+            Arrival::Http(call, ended) => self.take_call(Ok(*call), Responder::Http(ended), None),
             Arrival::Queued(call, form, waiting) => {
                 self.take_call(Ok(*call), Responder::Queued(form, waiting), None);
                 // Whoever looks for the executor with most room must see this call.
@@ -301,7 +309,12 @@ impl Executor {
         }
     }
 
-    fn take_call(&mut self, call: Result<Call, ErrorBody>, responder: Responder, origin: Option<Origin>) {
+    pub(super) fn take_call(
+        &mut self,
+        call: Result<Call, ErrorBody>,
+        responder: Responder,
+        origin: Option<Origin>,
+    ) {
         let call = match call {
             Ok(call) => call,
             Err(error) => return self.fail(responder, JobId::generate(), error),

@@ -131,7 +131,7 @@ impl GuestFault {
 /// What Wasmtime calls a guest that hands over more than it may; it has no type that could be asked for.
 const TOO_MUCH: &str = "too much data is being copied between the host and the guest: fuel allocated for hostcalls has been exhausted";
 
-fn trapped(kind: &'static str, why: &dyn Display, backtrace: Vec<String>) -> GuestFault {
+pub(super) fn trapped(kind: &'static str, why: &dyn Display, backtrace: Vec<String>) -> GuestFault {
     GuestFault::Trapped {
         kind,
         message: why.to_string(),
@@ -165,7 +165,9 @@ impl From<wasmtime::Error> for GuestFault {
         }
         match error.downcast_ref::<StateError>() {
             Some(StateError::Unavailable) => return Self::StateUnavailable,
-            Some(nameless @ StateError::Nameless) => return trapped("no_state", nameless, backtrace),
+            Some(refused @ (StateError::Nameless | StateError::NoNumber | StateError::TooManyKeys)) => {
+                return trapped("no_state", refused, backtrace);
+            }
             None => {}
         }
         if let Some(exited) = error.downcast_ref::<Exited>() {

@@ -11,8 +11,10 @@ use bytes::Bytes;
 use wasmtime::{Caller, Engine, Extern, Linker, Memory};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wess_schemas::limits::EffectiveLimits;
+use wess_schemas::settings::{MAX_GRANT_BYTES, Settings};
 
 use super::epoch::wait_for;
+use super::http::HttpState;
 use super::limits::GuestLimiter;
 use super::log::{GuestLog, LogStream};
 use super::wasi;
@@ -28,6 +30,12 @@ pub enum StateError {
     /// State belongs to names.
     #[error("a module called by its digest has no state: call it by its name")]
     Nameless,
+    /// A value that is no number cannot be counted up.
+    #[error("the value is no decimal number below 2^64, or would not be one any more")]
+    NoNumber,
+    /// More keys than a guest can be told of.
+    #[error("the module has more keys than can be listed")]
+    TooManyKeys,
     /// The state store could not be reached, or failed.
     #[error("guest state is unavailable")]
     Unavailable,
@@ -36,8 +44,10 @@ pub enum StateError {
 /// A state call under way.
 pub type StateFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StateError>> + Send + 'a>>;
 
-/// What one run gets from the outside: its log and its module's state.
+/// What one run gets from the outside: its log, its module's settings and its module's state.
 pub trait Host: Send + Sync {
+    /// What the module's owner says of it.
+    fn settings(&self) -> &Settings;
     /// Takes one line, without waiting; lines past the run's bound never arrive here.
     fn log(&self, stream: LogStream, line: &str);
     /// The value of a key, if there is one.
@@ -46,6 +56,12 @@ pub trait Host: Send + Sync {
     fn set_state<'a>(&'a self, key: &'a [u8], value: Bytes) -> StateFuture<'a, ()>;
     /// Takes a key away, whether it was there or not.
     fn delete_state<'a>(&'a self, key: &'a [u8]) -> StateFuture<'a, ()>;
+    /// Adds to a number in decimal text, 0 where there is none, by nobody's leave but its own; gives the sum.
+    fn increment_state<'a>(&'a self, key: &'a [u8], delta: u64) -> StateFuture<'a, u64>;
+    /// Every key, in order.
+    fn list_state(&self) -> StateFuture<'_, Vec<Vec<u8>>>;
+    /// Publishes to a subject; whether that is granted.
+    fn publish<'a>(&'a self, subject: &'a str, payload: Bytes) -> StateFuture<'a, bool>;
 }
 
 /// A fault of a guest's own making in a host call.
@@ -76,11 +92,17 @@ pub(super) struct GuestState {
     pub output: Option<Vec<u8>>,
     pub output_limit: usize,
     pub log: GuestLog,
+    pub http: HttpState,
     host: Arc<dyn Host>,
     last_state: Bytes,
 }
 
 impl GuestState {
+    /// What the run gets from outside.
+    pub fn host(&self) -> Arc<dyn Host> {
+        Arc::clone(&self.host)
+    }
+
     pub fn new(
         limiter: GuestLimiter,
         deadline: Instant,
@@ -95,6 +117,7 @@ impl GuestState {
             output: None,
             output_limit: usize::try_from(limits.output_bytes).unwrap_or(usize::MAX),
             log: GuestLog::new(Arc::clone(&host)),
+            http: HttpState::default(),
             host,
             last_state: Bytes::new(),
         }
@@ -129,6 +152,13 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
         "delete_state",
         |caller: HostCaller<'_>, (key, key_len): (u32, u32)| {
             Box::new(delete_state(caller, key, key_len)) as Async<'_, ()>
+        },
+    )?;
+    linker.func_wrap_async(
+        "host",
+        "publish",
+        |caller: HostCaller<'_>, (subject, subject_len, payload, payload_len): (u32, u32, u32, u32)| {
+            Box::new(publish(caller, subject, subject_len, payload, payload_len)) as Async<'_, i32>
         },
     )?;
     wasi::link(&mut linker)?;
@@ -195,6 +225,29 @@ async fn delete_state(mut caller: HostCaller<'_>, key: u32, key_len: u32) -> was
     let key = state_key(&mut caller, key, key_len, "delete_state")?;
     let host = Arc::clone(&caller.data().host);
     Ok(wait_for(&mut caller, host.delete_state(&key)).await?)
+}
+
+/// 0 once it is on its way, -1 where the subject is not granted.
+async fn publish(
+    mut caller: HostCaller<'_>,
+    subject: u32,
+    subject_len: u32,
+    payload: u32,
+    payload_len: u32,
+) -> wasmtime::Result<i32> {
+    let memory = memory_of(&mut caller)?;
+    let bytes = memory.data(&caller);
+    let subject = slice(bytes, subject, subject_len, "publish")?;
+    let payload = slice(bytes, payload, payload_len, "publish")?;
+    check_size("a subject", subject.len(), MAX_GRANT_BYTES)?;
+    check_size("a message", payload.len(), MAX_STATE_VALUE_BYTES)?;
+    let (subject, payload) = (
+        String::from_utf8_lossy(subject).into_owned(),
+        Bytes::copy_from_slice(payload),
+    );
+    let host = Arc::clone(&caller.data().host);
+    let published = wait_for(&mut caller, host.publish(&subject, payload)).await?;
+    Ok(if published { 0 } else { -1 })
 }
 
 fn state_key(

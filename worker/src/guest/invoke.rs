@@ -89,9 +89,9 @@ async fn call(plan: Plan, store: &mut Store<GuestState>, prepared: &Prepared) ->
         (Plan::Plugin(plan), Code::Module(module)) => plan.run(store, module).await,
         (Plan::Command(plan), code) => plan.run(store, code).await,
         (Plan::Component(plan), Code::Component(component)) => plan.run(store, component).await,
-        (Plan::Typed(_) | Plan::Plugin(_), Code::Component(_)) | (Plan::Component(_), Code::Module(_)) => {
-            Err(GuestFault::Mismatch)
-        }
+        (Plan::Http(plan), Code::Component(component)) => plan.run(store, component).await,
+        (Plan::Typed(_) | Plan::Plugin(_), Code::Component(_))
+        | (Plan::Component(_) | Plan::Http(_), Code::Module(_)) => Err(GuestFault::Mismatch),
     }
 }
 

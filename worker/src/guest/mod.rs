@@ -10,6 +10,7 @@ mod ending;
 mod engine;
 mod epoch;
 mod host;
+mod http;
 mod inspect;
 mod invoke;
 mod limits;

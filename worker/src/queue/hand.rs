@@ -384,7 +384,8 @@ async fn settle(acker: &Acker, kind: AckKind) {
 fn may_repeat(endpoint: &Endpoint, has_key: bool) -> bool {
     match endpoint {
         Endpoint::Invoke | Endpoint::InvokeRaw(..) | Endpoint::Chain => has_key,
-        Endpoint::ModulesDelete(_)
+        Endpoint::Http(_)
+        | Endpoint::ModulesDelete(_)
         | Endpoint::DeadRedrive(_)
         | Endpoint::DeadPurge
         | Endpoint::BindingsDelete(_) => false,
@@ -408,7 +409,7 @@ fn may_repeat(endpoint: &Endpoint, has_key: bool) -> bool {
 
 fn lost(endpoint: &Endpoint) -> ErrorBody {
     match endpoint {
-        Endpoint::Invoke | Endpoint::InvokeRaw(..) | Endpoint::Chain => ErrorBody::new(
+        Endpoint::Invoke | Endpoint::InvokeRaw(..) | Endpoint::Http(_) | Endpoint::Chain => ErrorBody::new(
             ErrorCode::Internal,
             "the worker that had this call was lost, and its guest may have run",
         ),

@@ -5,14 +5,14 @@
 
 use wess_schemas::error::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
-use wess_schemas::limits::MAX_VERSIONS;
+use wess_schemas::limits::{MAX_RECORD_BYTES, MAX_VERSIONS};
 use wess_schemas::module::{ModuleHead, ModuleVersion};
 use wess_schemas::subject::ModuleKey;
 use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{Limits, ModuleId, ModuleName, Tenant};
 
 use super::Registry;
-use super::publish::{MAX_RACES, Published, check_size, too_many_races};
+use super::publish::{MAX_RACES, Published, Terms, check_size, too_many_races};
 use super::record::{Change, Record};
 use super::records::{Current, WriteError};
 
@@ -21,7 +21,7 @@ pub(super) struct Append<'a> {
     registry: &'a Registry,
     name: ModuleName,
     draft: ModuleVersion,
-    limits: Option<Limits>,
+    terms: Terms,
     recorded: Option<Recorded>,
 }
 
@@ -35,17 +35,12 @@ struct Recorded {
 
 impl<'a> Append<'a> {
     /// A draft is a version whose number is not decided.
-    pub(super) fn new(
-        registry: &'a Registry,
-        name: ModuleName,
-        draft: ModuleVersion,
-        limits: Option<Limits>,
-    ) -> Self {
+    pub(super) fn new(registry: &'a Registry, name: ModuleName, draft: ModuleVersion, terms: Terms) -> Self {
         Self {
             registry,
             name,
             draft,
-            limits,
+            terms,
             recorded: None,
         }
     }
@@ -65,14 +60,16 @@ impl<'a> Append<'a> {
     /// `None` when somebody else changed the head first.
     async fn attempt(&mut self) -> Result<Option<Published>, ErrorBody> {
         let current = self.registry.0.records.head(&self.name).await?;
+        self.draft.limits = self.terms.limits.unwrap_or_default();
+        self.draft.settings = self.terms.settings.clone().unwrap_or_default();
         if let Some(head) = &current.record {
             if self.repeats(head).await? {
                 self.bury().await;
-                let revision = self.registry.limit(&self.name, self.limits).await?;
-                return Ok(Some(self.published(head.latest(), revision, false)));
+                return Ok(Some(self.published(head.latest(), current.revision, false)));
             }
             check_count(&self.name, head)?;
         }
+        check_record(&self.draft)?;
         let recorded = self.recorded_after(current.record.as_ref()).await?;
         let next = self.next_head(current.record.as_ref(), recorded.version.version);
         check_size(&self.name, &next)?;
@@ -103,8 +100,8 @@ impl<'a> Append<'a> {
         }
     }
 
-    /// Whether the newest version has these bytes.
-    async fn repeats(&self, head: &ModuleHead) -> Result<bool, ErrorBody> {
+    /// Whether the newest version has these bytes on these terms. Where none are given, its terms hold for the next as well.
+    async fn repeats(&mut self, head: &ModuleHead) -> Result<bool, ErrorBody> {
         let newest = self
             .registry
             .0
@@ -112,7 +109,13 @@ impl<'a> Append<'a> {
             .version(&self.name, head.latest())
             .await?
             .record;
-        Ok(newest.is_some_and(|newest| newest.digest == self.draft.digest))
+        let Some(newest) = newest else { return Ok(false) };
+        self.draft.limits = self.terms.limits.unwrap_or(newest.limits);
+        let settings = self.terms.settings.as_ref();
+        self.draft.settings = settings.unwrap_or(&newest.settings).clone();
+        Ok(newest.digest == self.draft.digest
+            && newest.limits == self.draft.limits
+            && newest.settings == self.draft.settings)
     }
 
     /// A recorded version with a number above all that the head lists.
@@ -195,7 +198,6 @@ impl<'a> Append<'a> {
         match before {
             Some(before) => ModuleHead {
                 versions: before.versions.iter().copied().chain([version]).collect(),
-                limits: self.limits.unwrap_or(before.limits),
                 updated,
                 ..before.clone()
             },
@@ -203,7 +205,7 @@ impl<'a> Append<'a> {
                 id: ModuleId::generate(),
                 tags: Default::default(),
                 versions: vec![version],
-                limits: self.limits.unwrap_or_default(),
+                limits: Limits::default(),
                 created: updated,
                 updated,
             },
@@ -251,6 +253,17 @@ impl<'a> Append<'a> {
             revision,
             stored,
         }
+    }
+}
+
+/// What a version exports was let in with its draft; what is said of it must fit beside that.
+fn check_record(draft: &ModuleVersion) -> Result<(), ErrorBody> {
+    match serde_json::to_vec(draft) {
+        Ok(record) if record.len() <= MAX_RECORD_BYTES => Ok(()),
+        _ => Err(ErrorBody::new(
+            ErrorCode::QuotaExceeded,
+            format!("the module's settings and exports together take more than {MAX_RECORD_BYTES} bytes"),
+        )),
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wess_schemas::module::{Abi, FunctionExport, Module, ModuleHead, ModuleSummary, ModuleVersion};
+use wess_schemas::settings::Settings;
 use wess_schemas::wit::ComponentInterface;
 use wess_schemas::{Digest, Limits, ModuleId, ModuleName, Tag, export};
 
@@ -28,8 +29,10 @@ pub struct Resolved {
     pub exports: Vec<FunctionExport>,
     /// What it exports if it is one; without its text.
     pub component: Option<Arc<ComponentInterface>>,
-    /// The module's own limits; none when it was named by digest.
+    /// Its own limits; none when it was named by digest.
     pub limits: Limits,
+    /// What its guests are given, and what they may reach; nothing when it was named by digest.
+    pub settings: Settings,
 }
 
 impl Resolved {
@@ -50,6 +53,7 @@ impl Resolved {
                 })
             }),
             limits: Limits::default(),
+            settings: Settings::default(),
         }
     }
 
@@ -101,7 +105,7 @@ impl Listing {
     }
 
     fn list(&self, record: Arc<ModuleVersion>, before: Option<&Self>) -> Listed {
-        let same = |before: &&Self| before.head.id == self.head.id && before.head.limits == self.head.limits;
+        let same = |before: &&Self| before.head.id == self.head.id;
         let listed = before
             .filter(same)
             .and_then(|before| before.versions.get(&record.version));
@@ -119,8 +123,17 @@ impl Listing {
             name: Some(self.name.clone()),
             id: Some(self.head.id),
             version: Some(record.version),
-            limits: self.head.limits,
+            limits: self.limits(record),
+            settings: record.settings.clone(),
             ..Resolved::anonymous(record)
+        }
+    }
+
+    /// A version's own limits, or those of all versions from before each had its own.
+    fn limits(&self, record: &ModuleVersion) -> Limits {
+        match record.limits.is_empty() {
+            true => self.head.limits,
+            false => record.limits,
         }
     }
 
@@ -173,7 +186,8 @@ impl Listing {
                 .component
                 .as_ref()
                 .and_then(|component| component.wit.clone()),
-            limits: self.head.limits,
+            limits: self.limits(record),
+            settings: record.settings.clone(),
             created: self.head.created,
             updated: self.head.updated,
             propagated: None,

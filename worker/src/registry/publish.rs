@@ -8,6 +8,7 @@ use wess_schemas::error::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
 use wess_schemas::limits::MAX_RECORD_BYTES;
 use wess_schemas::module::{ModuleHead, ModuleVersion};
+use wess_schemas::settings::Settings;
 use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{Digest, Limits, ModuleId, ModuleName, Reference, Tag};
 
@@ -28,8 +29,17 @@ pub struct NewModule {
     pub name: ModuleName,
     /// The bytes.
     pub wasm: Bytes,
-    /// The module's own limits, checked against the operator's; `None` keeps those it has.
+    /// What holds for it, checked.
+    pub terms: Terms,
+}
+
+/// What holds for a version; `None` is what holds for the one before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Its own limits.
     pub limits: Option<Limits>,
+    /// What its guests are given, and what they may reach.
+    pub settings: Option<Settings>,
 }
 
 /// A change that is durable.
@@ -66,11 +76,11 @@ enum Edit {
 }
 
 impl Registry {
-    /// Stores a module under a name. The same bytes as its newest version make no new one.
+    /// Stores a module under a name. The same bytes on the same terms as its newest version make no new one.
     pub async fn store(&self, new: NewModule) -> Result<Published, ErrorBody> {
-        let NewModule { name, wasm, limits } = new;
+        let NewModule { name, wasm, terms } = new;
         let draft = draft(wasm.clone()).await?;
-        let counted = limits.is_some_and(|limits| limits.fuel.is_some());
+        let counted = terms.limits.is_some_and(|limits| limits.fuel.is_some());
         let metering = if counted { Metering::Fuel } else { Metering::Off };
         let key = ArtifactKey {
             digest: draft.digest,
@@ -79,7 +89,7 @@ impl Registry {
         self.artifact_of(key, Some(wasm.clone())).await?;
         self.0.blobs.put(draft.digest, &wasm).await?;
         self.keep_blob(draft.digest, wasm).await;
-        Append::new(self, name, draft, limits).run().await
+        Append::new(self, name, draft, terms).run().await
     }
 
     /// Sets a tag, or takes it away.
@@ -130,21 +140,6 @@ impl Registry {
                 "a digest may belong to several modules: name the one to delete",
             )),
         }
-    }
-
-    /// Gives a module other limits; keeps it as it is when these are its limits already.
-    pub(super) async fn limit(&self, name: &ModuleName, limits: Option<Limits>) -> Result<u64, ErrorBody> {
-        let edit = |head: &ModuleHead| match limits {
-            Some(limits) if limits != head.limits => put(
-                name,
-                ModuleHead {
-                    limits,
-                    ..head.clone()
-                },
-            ),
-            _ => Ok(Edit::Keep),
-        };
-        self.edit(name, edit).await.map(|(_, revision)| revision)
     }
 
     async fn delete_module(&self, name: &ModuleName, id: Option<ModuleId>) -> Result<Removed, ErrorBody> {
@@ -263,6 +258,8 @@ fn read(wasm: &[u8]) -> Result<ModuleVersion, ErrorBody> {
         abi,
         exports,
         component,
+        limits: Limits::default(),
+        settings: Settings::default(),
         created: Timestamp::now(),
     })
 }

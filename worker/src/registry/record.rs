@@ -119,6 +119,8 @@ pub(super) mod tests {
             abi: Abi::Typed,
             exports: Vec::new(),
             component: None,
+            limits: Limits::default(),
+            settings: Default::default(),
             created: Timestamp::now(),
         }
     }

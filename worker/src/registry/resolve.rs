@@ -106,6 +106,20 @@ impl Registry {
         Ok(bytes)
     }
 
+    /// Whether some module has these bytes, as far as this worker has heard.
+    pub fn holds(&self, digest: &Digest) -> Result<(), ErrorBody> {
+        match self.0.catalog.holder(digest) {
+            Some(_) => Ok(()),
+            None => Err(self.not_found(&Reference::Digest(*digest))),
+        }
+    }
+
+    /// The bytes of a module that is stored.
+    pub async fn bytes(&self, digest: Digest) -> Result<Bytes, ErrorBody> {
+        self.resolve(&Reference::Digest(digest)).await?;
+        self.wasm(digest).await
+    }
+
     /// Keeps bytes on the local disk, as far as it takes them.
     pub(super) async fn keep_blob(&self, digest: Digest, bytes: Bytes) {
         let item = Item::Blob(digest);

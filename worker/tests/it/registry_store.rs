@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
+use serde_json::json;
 use wess_harness::NatsServer;
 use wess_schemas::module::Abi;
+use wess_schemas::settings::Settings;
 use wess_schemas::subject::BLOBS_BUCKET;
 use wess_schemas::{ErrorCode, Limits, ModuleName, Reference};
 use wess_worker::guest::Metering;
-use wess_worker::registry::{NewModule, Resolved};
+use wess_worker::registry::{NewModule, Resolved, Terms};
 
 use crate::support::{Node, assets, digest_of, new_module, reference_of, wasm};
 
@@ -145,7 +147,7 @@ async fn the_newest_bytes_again_make_no_version_and_older_ones_do() {
 }
 
 #[tokio::test]
-async fn limits_stay_unless_given_and_change_without_a_new_version() {
+async fn terms_stay_unless_given_and_others_are_another_version_that_a_tag_leads_back_from() {
     let server = NatsServer::start();
     let node = Node::start(&server).await;
     let limits = |fuel| {
@@ -157,7 +159,10 @@ async fn limits_stay_unless_given_and_change_without_a_new_version() {
     let store = async |number, limits| {
         node.registry
             .store(NewModule {
-                limits,
+                terms: Terms {
+                    limits,
+                    settings: None,
+                },
                 ..new_module("hello", &wasm(number))
             })
             .await
@@ -175,10 +180,40 @@ async fn limits_stay_unless_given_and_change_without_a_new_version() {
     assert!(store(1, limits(Some(500))).await);
     assert!(store(2, None).await);
     assert_eq!(fuel().await, Some(500));
+    assert!(store(2, limits(Some(700))).await);
     assert!(!store(2, limits(Some(700))).await);
+    assert!(!store(2, None).await);
     assert_eq!(fuel().await, Some(700));
-    assert!(!store(2, limits(None)).await);
+    assert!(store(2, limits(None)).await);
     assert_eq!(fuel().await, None);
+    let described = json!({"description": "counts", "env": {"A": "1"}});
+    let settings: Settings = serde_json::from_value(described).unwrap();
+    let terms = Terms {
+        limits: None,
+        settings: Some(settings.clone()),
+    };
+    let module = NewModule {
+        terms,
+        ..new_module("hello", &wasm(2))
+    };
+    let settled = node.registry.store(module).await.unwrap();
+    assert_eq!((settled.version, settled.stored), (5, true));
+    let stored = node.registry.resolve(&reference_of("hello")).await.unwrap();
+    assert_eq!((&stored.settings, stored.limits), (&settings, Limits::default()));
+    let (name, tag) = ("hello".parse().unwrap(), "stable".parse().unwrap());
+    node.registry.tag(&name, &tag, Some(3)).await.unwrap();
+    let before = node
+        .registry
+        .resolve(&reference_of("hello@stable"))
+        .await
+        .unwrap();
+    assert_eq!(
+        (before.limits.fuel, before.settings.is_empty()),
+        (Some(700), true)
+    );
+    let by_digest = format!("{}", stored.digest);
+    let nameless = node.registry.resolve(&reference_of(&by_digest)).await.unwrap();
+    assert!(nameless.settings.is_empty(), "who names bytes is granted nothing");
 }
 
 #[tokio::test]

@@ -210,7 +210,7 @@ pub fn new_module(name: &str, wasm: &[u8]) -> NewModule {
     NewModule {
         name: name.parse().unwrap(),
         wasm: wasm.to_vec().into(),
-        limits: None,
+        terms: Default::default(),
     }
 }
 

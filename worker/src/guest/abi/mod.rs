@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod component;
+pub mod http;
 mod number;
 pub mod plugin;
 pub mod typed;
@@ -30,6 +31,13 @@ pub struct CallInput {
 }
 
 impl CallInput {
+    /// Adds what a module's owner says of the environment, over whatever the caller says of the same names.
+    pub fn put_env(&mut self, env: &BTreeMap<String, String>) {
+        for (name, value) in env {
+            self.env.insert(name.clone(), value.clone());
+        }
+    }
+
     /// What it holds in memory, about.
     pub fn size_bytes(&self) -> usize {
         let env = self
@@ -68,6 +76,8 @@ pub enum Plan {
     Command(command::CommandPlan),
     /// Values of WIT in, values of WIT out.
     Component(component::ComponentPlan),
+    /// A request in, its response out.
+    Http(http::HttpPlan),
 }
 
 /// What a module's record says of how to call it.
@@ -89,6 +99,7 @@ impl Plan {
             Self::Plugin(plan) => &plan.function,
             Self::Command(plan) => plan.run.as_deref().unwrap_or(command::ENTRY),
             Self::Component(plan) => &plan.function,
+            Self::Http(plan) => &plan.function,
         }
     }
 
@@ -97,6 +108,27 @@ impl Plan {
         match module.component {
             Some(interface) => Self::of_component(module.abi, interface, argv0, call),
             None => Self::of_module(module, argv0, call),
+        }
+    }
+
+    /// Fits an HTTP request to a module.
+    pub fn serving(module: Callable<'_>, exchange: http::HttpExchange) -> Result<Self, ErrorBody> {
+        let handler = module.component.and_then(|interface| {
+            let mut functions = interface.functions.iter();
+            functions.find(|function| function.serves_http())
+        });
+        match handler {
+            Some(handler) => Ok(Self::Http(http::HttpPlan {
+                function: handler.name.clone(),
+                exchange,
+            })),
+            None => {
+                let text = format!(
+                    "the module does not serve HTTP requests: its ABI is {}, and it exports no wasi:http/incoming-handler",
+                    module.abi.as_str()
+                );
+                Err(ErrorBody::new(ErrorCode::Unsupported, text))
+            }
         }
     }
 
@@ -114,7 +146,7 @@ impl Plan {
             Abi::Plugin if plugin::is_entry(export) && call.args.is_none() => {
                 Ok(Self::Plugin(plugin::PluginPlan::new(export, call)))
             }
-            Abi::Typed | Abi::Plugin | Abi::Command | Abi::Component => {
+            Abi::Typed | Abi::Plugin | Abi::Command | Abi::Component | Abi::Http => {
                 typed::TypedPlan::new(export, call).map(Self::Typed)
             }
         }
@@ -133,6 +165,10 @@ impl Plan {
         let function = match (&call.function, run.next()) {
             (Some(function), _) => component::find(interface, function.as_str())?,
             (None, Some(run)) if abi == Abi::Command => run,
+            (None, _) if abi == Abi::Http => {
+                let text = "the module serves HTTP requests: send them to /v1/http, or name a function";
+                return Err(ErrorBody::new(ErrorCode::Unsupported, text));
+            }
             (None, _) => component::entry(interface)?,
         };
         if !function.is_command() {
@@ -162,7 +198,7 @@ fn entry(abi: Abi, exports: &[FunctionExport]) -> Result<&FunctionExport, ErrorB
     let named = match abi {
         Abi::Command => command::ENTRY,
         Abi::Plugin => plugin::ENTRY,
-        Abi::Typed | Abi::Component => {
+        Abi::Typed | Abi::Component | Abi::Http => {
             let mut callable = exports.iter().filter(|export| export.name != INITIALIZE);
             return match (callable.next(), callable.next()) {
                 (Some(only), None) => Ok(only),

@@ -58,6 +58,11 @@ pub const IMPORTS: &[HostImport] = &[
         params: 2,
         returns: false,
     },
+    HostImport {
+        name: "publish",
+        params: 4,
+        returns: true,
+    },
 ];
 
 /// Whether an import of `host` has the signature that it is defined with.

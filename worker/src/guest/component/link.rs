@@ -1,4 +1,5 @@
-//! WASI 0.2 as components get it: the environment, standard streams, exit, clocks, randomness and an empty file system.
+//! WASI 0.2 as components get it: the environment, standard streams, exit, clocks, randomness, an empty file system, and
+//! HTTP from outside, not to the outside.
 //!
 //! What is linked here is what `wasi::is_known_interface` names; a component that imports more was refused before.
 
@@ -11,7 +12,9 @@ use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
+use super::granted;
 use crate::guest::host::GuestState;
+use crate::guest::http;
 
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
@@ -38,5 +41,7 @@ pub(in crate::guest) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest
     cli::terminal_stderr::add_to_linker::<_, WasiCli>(l, GuestState::cli)?;
     filesystem::types::add_to_linker::<_, WasiFilesystem>(l, GuestState::filesystem)?;
     filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, GuestState::filesystem)?;
+    granted::link(l)?;
+    http::link(l)?;
     Ok(linker)
 }

@@ -9,6 +9,7 @@ use wasmparser::{
     Parser, Payload,
 };
 
+use super::granted;
 use crate::guest::inspect::check_part;
 use crate::guest::validate::{ModuleRefused, invalid, shown, unsupported};
 use crate::guest::wasi;
@@ -128,7 +129,9 @@ impl Outline {
             // What lies within gets its imports from the component around it.
             _ if self.open.len() > 1 => Ok(()),
             ComponentTypeRef::Type(_) => Ok(()),
-            ComponentTypeRef::Instance(_) if wasi::is_known_interface(name) => Ok(()),
+            ComponentTypeRef::Instance(_) if wasi::is_known_interface(name) || granted::is_known(name) => {
+                Ok(())
+            }
             _ => Err(unsupported(format!(
                 "the component imports {name_shown}, which does not exist here"
             ))),

@@ -7,6 +7,7 @@ mod command;
 mod component;
 mod effort;
 mod epochs;
+mod http;
 mod limits;
 mod plugin;
 mod refusals;
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 use wess_schemas::limits::{EffectiveLimits, MIB};
+use wess_schemas::settings::Settings;
 use wess_schemas::{ErrorBody, ErrorCode};
 
 use super::abi::{CallInput, Callable, Plan};
@@ -253,6 +255,8 @@ fn with_env(mut call: CallInput, env: &[(&str, &str)]) -> CallInput {
 struct MemoryHost {
     state: Mutex<HashMap<Vec<u8>, Bytes>>,
     lines: Mutex<Vec<(LogStream, String)>>,
+    settings: Settings,
+    published: Mutex<Vec<(String, Bytes)>>,
     /// What every state call fails with.
     failing: Mutex<Option<StateError>>,
     /// Every state call waits until this is notified.
@@ -282,6 +286,46 @@ impl MemoryHost {
 }
 
 impl Host for MemoryHost {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn increment_state<'a>(&'a self, key: &'a [u8], delta: u64) -> StateFuture<'a, u64> {
+        async move {
+            self.ready().await?;
+            let mut state = self.state.lock().unwrap();
+            let before = state
+                .get(key)
+                .map_or(Ok(0), |value| std::str::from_utf8(value).unwrap().parse());
+            let sum = before.map_err(|_| StateError::NoNumber)? + delta;
+            state.insert(key.to_vec(), sum.to_string().into());
+            Ok(sum)
+        }
+        .boxed()
+    }
+
+    fn list_state(&self) -> StateFuture<'_, Vec<Vec<u8>>> {
+        async move {
+            self.ready().await?;
+            let mut keys: Vec<_> = self.state.lock().unwrap().keys().cloned().collect();
+            keys.sort_unstable();
+            Ok(keys)
+        }
+        .boxed()
+    }
+
+    fn publish<'a>(&'a self, subject: &'a str, payload: Bytes) -> StateFuture<'a, bool> {
+        async move {
+            self.ready().await?;
+            let may = self.settings.grants.publish.contains(subject);
+            if may {
+                self.published.lock().unwrap().push((subject.to_owned(), payload));
+            }
+            Ok(may)
+        }
+        .boxed()
+    }
+
     fn log(&self, stream: LogStream, line: &str) {
         self.lines.lock().unwrap().push((stream, line.to_owned()));
     }

@@ -144,6 +144,7 @@ fn every_import_that_we_give_is_accepted_as_it_is() {
         let signature = match import.name {
             "get_state" | "read_state" => "(param i32 i32) (result i32)",
             "set_state" => "(param i32 i32 i32 i32)",
+            "publish" => "(param i32 i32 i32 i32) (result i32)",
             _ => "(param i32 i32)",
         };
         let text = format!(

@@ -10,8 +10,8 @@ fn imports_that_are_not_given_are_named() {
             "wasi:sockets/tcp@0.2.0",
         ),
         (
-            r#"(import "wasi:http/types@0.2.0" (instance))"#,
-            "wasi:http/types@0.2.0",
+            r#"(import "wasi:http/types@0.3.0" (instance))"#,
+            "wasi:http/types@0.3.0",
         ),
         (
             r#"(import "wasi:cli/environment@0.3.0" (instance))"#,

@@ -230,6 +230,8 @@ fn version(guest: &Guest) -> wess_schemas::module::ModuleVersion {
         abi: guest.inspection.abi,
         exports: guest.inspection.exports.clone(),
         component: guest.inspection.component.clone(),
+        limits: Default::default(),
+        settings: Default::default(),
         created: wess_schemas::timestamp::Timestamp::now(),
     }
 }

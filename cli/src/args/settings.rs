@@ -1,0 +1,38 @@
+//! The flags that say what holds for a version: its limits, what its guests are given, what they may reach.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::CallLimits;
+
+/// A version's terms, as a file and flags; flags come after the file.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct SettingsArgs {
+    /// A file that says all of this: see docs/settings.md.
+    #[arg(long, short = 'f', value_name = "wess.toml")]
+    pub settings: Option<PathBuf>,
+    /// A line for people.
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    /// An environment variable of every run.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub env: Vec<(String, String)>,
+    /// A value that guests read through wasi:config.
+    #[arg(long = "config", value_name = "NAME=VALUE", value_parser = pair)]
+    pub values: Vec<(String, String)>,
+    /// Let guests use wasi:keyvalue.
+    #[arg(long)]
+    pub allow_keyvalue: bool,
+    /// A subject that guests may publish to.
+    #[arg(long = "allow-publish", value_name = "SUBJECT")]
+    pub publish: Vec<String>,
+    #[command(flatten)]
+    pub limits: CallLimits,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    Ok((name.into(), value.into()))
+}

@@ -1,0 +1,19 @@
+Feature: What a module's owner says of it
+
+  Scenario: Settings are part of a version, and a tag leads back to them
+    Given the guest "greet" is stored as "terms"
+    When I run wess configure terms --env GREETING=Salut --description greets
+    Then it prints something with "version 2"
+    When I call "terms" with "Ada" over HTTP
+    Then the answer is "Salut, Ada!"
+    When I run wess tag terms stable 1
+    And I call "terms@stable" with "Ada" over NATS
+    Then the answer is "Hello, Ada!"
+
+  Scenario: A file says it all
+    When I run wess store --settings features/settings.toml
+    Then it prints something with "from-a-file"
+    When I run wess describe from-a-file
+    Then it prints something with "GREETING=Bonjour"
+    When I call "from-a-file" with "Ada" over HTTP
+    Then the answer is "Bonjour, Ada!"

@@ -1,0 +1,277 @@
+//! What a module's owner says of it: what its guests are given, and what they may reach. Part of each version, so that a
+//! tag which is moved back brings back what held then.
+//!
+//! Invariant: what is not granted here no guest has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{Limits, MAX_ENV_BYTES, MAX_ENV_ENTRIES};
+
+/// Longest description, in characters.
+pub const MAX_DESCRIPTION: usize = 1024;
+/// Most subjects of one module.
+pub const MAX_GRANTS: usize = 64;
+/// Longest subject.
+pub const MAX_GRANT_BYTES: usize = 255;
+/// A module's settings; what is left out is empty, off or denied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// A line for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Environment variables of every run. A caller may add others, and cannot change these.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// What guests read through `wasi:config`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub config: BTreeMap<String, String>,
+    /// What guests may reach.
+    #[serde(skip_serializing_if = "Grants::is_empty")]
+    pub grants: Grants,
+}
+
+/// The body of `PUT /v1/modules/{name}/settings`: what is said replaces what held before, each as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SettingsChange {
+    /// The limits of the next version; left out, those of the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Its settings; left out, those of the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
+}
+
+/// What a module's guests may reach beyond their input and output.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grants {
+    /// `wasi:keyvalue`: the module's own state.
+    #[serde(skip_serializing_if = "is_false")]
+    pub keyvalue: bool,
+    /// Subjects that guests may publish to; `*` and `>` as in NATS.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub publish: BTreeSet<String>,
+}
+
+impl Grants {
+    /// Whether nothing is granted.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// What is wrong with settings that parsed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSettings {
+    /// Too long a description.
+    #[error("settings.description has more than {MAX_DESCRIPTION} characters")]
+    Description,
+    /// Too many entries, or too many bytes in them.
+    #[error("settings.{0} has more than {MAX_ENV_ENTRIES} entries or {MAX_ENV_BYTES} bytes")]
+    TooMuch(&'static str),
+    /// A name that cannot be one.
+    #[error(
+        "settings.{field} has the name {name:?}: letters, digits, _, - and . are allowed, 1 to 128 of them"
+    )]
+    Name {
+        /// The field on the wire.
+        field: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A value that cannot be passed on.
+    #[error("settings.{field}.{name} has a NUL")]
+    Value {
+        /// The field on the wire.
+        field: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// Too many subjects.
+    #[error("settings.grants.publish has more than {MAX_GRANTS} entries")]
+    TooManyGrants,
+    /// No subject, or one that is not to be published to.
+    #[error("settings.grants.publish has {0:?}, which is no subject, or one that nobody may publish to")]
+    Subject(String),
+}
+
+impl Settings {
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Checks every bound. Whether a subject is one of Wess's own is for whoever knows its prefix.
+    pub fn check(&self) -> Result<(), InvalidSettings> {
+        let described = self.description.as_ref().map_or(0, |text| text.chars().count());
+        if described > MAX_DESCRIPTION {
+            return Err(InvalidSettings::Description);
+        }
+        check_values("env", &self.env)?;
+        check_values("config", &self.config)?;
+        if self.grants.publish.len() > MAX_GRANTS {
+            return Err(InvalidSettings::TooManyGrants);
+        }
+        match self.grants.publish.iter().find(|subject| !is_subject(subject)) {
+            Some(subject) => Err(InvalidSettings::Subject(brief(subject))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_values(field: &'static str, values: &BTreeMap<String, String>) -> Result<(), InvalidSettings> {
+    let bytes: usize = values.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if values.len() > MAX_ENV_ENTRIES || bytes > MAX_ENV_BYTES {
+        return Err(InvalidSettings::TooMuch(field));
+    }
+    for (name, value) in values {
+        check_name(field, name)?;
+        if value.contains('\0') {
+            let name = name.clone();
+            return Err(InvalidSettings::Value { field, name });
+        }
+    }
+    Ok(())
+}
+
+fn check_name(field: &'static str, name: &str) -> Result<(), InvalidSettings> {
+    match is_setting_name(name) {
+        true => Ok(()),
+        false => Err(InvalidSettings::Name {
+            field,
+            name: brief(name),
+        }),
+    }
+}
+
+/// Whether a variable or a value may have this name.
+fn is_setting_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (1..=128).contains(&name.len())
+        && name.bytes().all(allowed)
+        && !name.starts_with('.')
+        && !name.ends_with('.')
+        && !name.contains("..")
+}
+
+/// A subject or a pattern of subjects; nothing of NATS's own.
+fn is_subject(subject: &str) -> bool {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    let last = tokens.len() - 1;
+    let token = |(at, token): (usize, &&str)| match *token {
+        "" => false,
+        "*" => at > 0,
+        ">" => at > 0 && at == last,
+        token => !token.contains(['*', '>']) && token.bytes().all(|byte| (0x21..0x7f).contains(&byte)),
+    };
+    subject.len() <= MAX_GRANT_BYTES
+        && !subject.starts_with(['$', '_'])
+        && tokens.iter().enumerate().all(token)
+}
+
+/// Whether a pattern of subjects covers a subject.
+pub fn covers(pattern: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for wanted in pattern.split('.') {
+        match (wanted, tokens.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (wanted, Some(token)) if wanted == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
+fn brief(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(json: &str) -> Settings {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn what_fits_is_taken_and_read_back_as_it_was() {
+        let all = settings(
+            r#"{"description":"resizes","env":{"LANG":"C"},"config":{"size.max":"9"},
+                "grants":{"keyvalue":true,"publish":["orders.>","a.*.b"]}}"#,
+        );
+        assert_eq!(all.check(), Ok(()));
+        let text = serde_json::to_string(&all).unwrap();
+        assert_eq!(settings(&text), all);
+        assert_eq!(serde_json::to_string(&Settings::default()).unwrap(), "{}");
+    }
+
+    #[test]
+    fn every_bound_is_held_by_its_name() {
+        let entries: Vec<_> = (0..=MAX_ENV_ENTRIES).map(|at| format!(r#""a{at}":"""#)).collect();
+        let subjects: Vec<_> = (0..=MAX_GRANTS).map(|at| format!(r#""a{at}""#)).collect();
+        for (json, named) in [
+            (
+                format!(r#"{{"description":"{}"}}"#, "a".repeat(MAX_DESCRIPTION + 1)),
+                "description",
+            ),
+            (format!(r#"{{"env":{{{}}}}}"#, entries.join(",")), "settings.env"),
+            (
+                format!(r#"{{"config":{{"a":"{}"}}}}"#, "a".repeat(MAX_ENV_BYTES)),
+                "settings.config",
+            ),
+            (r#"{"env":{"A=B":""}}"#.into(), "settings.env has the name"),
+            (r#"{"env":{"":""}}"#.into(), "settings.env has the name"),
+            (r#"{"env":{"A":"\u0000"}}"#.into(), "settings.env.A"),
+            (
+                format!(r#"{{"grants":{{"publish":[{}]}}}}"#, subjects.join(",")),
+                "settings.grants.publish",
+            ),
+            (
+                r#"{"grants":{"publish":["$JS.API.>"]}}"#.into(),
+                "settings.grants.publish",
+            ),
+            (
+                r#"{"grants":{"publish":[">"]}}"#.into(),
+                "settings.grants.publish",
+            ),
+            (
+                r#"{"grants":{"publish":["a..b"]}}"#.into(),
+                "settings.grants.publish",
+            ),
+            (
+                r#"{"grants":{"publish":["a.>.b"]}}"#.into(),
+                "settings.grants.publish",
+            ),
+        ] {
+            let refused = settings(&json).check().expect_err(&json).to_string();
+            assert!(refused.contains(named), "{json}: {refused}");
+        }
+        assert!(serde_json::from_str::<Settings>(r#"{"grant":{}}"#).is_err());
+    }
+
+    #[test]
+    fn a_pattern_covers_what_nats_would_give_it() {
+        for (pattern, subject, covered) in [
+            ("orders.new", "orders.new", true),
+            ("orders.new", "orders.new.eu", false),
+            ("orders.*", "orders.new", true),
+            ("orders.*", "orders", false),
+            ("orders.*.eu", "orders.new.eu", true),
+            ("orders.>", "orders.new.eu", true),
+            ("orders.>", "orders", false),
+        ] {
+            assert_eq!(covers(pattern, subject), covered, "{pattern} {subject}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Requests to components that serve HTTP: a request becomes a call, its guest's response and ending become one answer.
+//!
+//! Invariant: a response ends as complete only once its guest has ended well, and only if it is as long as it announced.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use ::http::header::CONTENT_LENGTH;
+use ::http::{Method, StatusCode};
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::sync::oneshot;
+use wess_schemas::header::CallHeaders;
+use wess_schemas::invocation::check_wait;
+use wess_schemas::limits::DEFAULT_WAIT_MS;
+use wess_schemas::{ErrorBody, ErrorCode, JobId, Reference};
+use wess_service::http::{Body, Broken, Request, Response, fits};
+use wess_service::trace_context::TraceParent;
+
+use crate::call::Call;
+use crate::guest::abi::CallInput;
+use crate::guest::abi::http::HttpExchange;
+
+/// How the guest of a request ended.
+pub type HttpEnd = Result<(), ErrorBody>;
+
+/// What comes of a request: its response, or why there is none. Dropped, it cancels the guest.
+#[derive(Debug)]
+pub struct Answering {
+    response: oneshot::Receiver<Response>,
+    ended: oneshot::Receiver<HttpEnd>,
+    is_head: bool,
+}
+
+/// Makes a call of a request; the second is for whoever runs it.
+pub fn call(
+    reference: Reference,
+    facts: &HeaderMap,
+    request: Request,
+    arrived: Instant,
+) -> Result<(Box<Call>, oneshot::Sender<HttpEnd>, Answering), ErrorBody> {
+    let headers = CallHeaders::read(|name| facts.get(name).map(|value| value.as_str())).map_err(invalid)?;
+    check_wait(headers.wait_ms).map_err(invalid)?;
+    if headers.input_ref.is_some() || headers.job_id.is_some() {
+        return Err(invalid(
+            "HTTP requests have neither an idempotency key nor a stored input",
+        ));
+    }
+    if request.uri().authority().is_none() {
+        return Err(invalid("the request names no host"));
+    }
+    if !fits(request.headers()) {
+        return Err(invalid("the request has more header lines than it may have"));
+    }
+    let is_head = request.method() == Method::HEAD;
+    let (respond, response) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
+    let call = Call {
+        job_id: JobId::generate(),
+        is_keyed: false,
+        reference,
+        input: CallInput::default(),
+        stored_input: None,
+        http: Some(Box::new(HttpExchange { request, respond })),
+        limits: headers.limits,
+        wait: Duration::from_millis(headers.wait_ms.unwrap_or(DEFAULT_WAIT_MS)),
+        trace: TraceParent::of(facts),
+        arrived,
+    };
+    let answering = Answering {
+        response,
+        ended,
+        is_head,
+    };
+    Ok((Box::new(call), end, answering))
+}
+
+fn invalid(why: impl std::fmt::Display) -> ErrorBody {
+    ErrorBody::new(ErrorCode::InvalidRequest, why.to_string())
+}
+
+fn stopped() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Internal, "the worker stopped during the request")
+}
+
+impl Answering {
+    /// The response as soon as its head is there. A guest that has failed by then has none, whatever it had set.
+    pub async fn response(self) -> Result<Response, ErrorBody> {
+        let Self {
+            mut response,
+            mut ended,
+            is_head,
+        } = self;
+        let (head, known) = tokio::select! {
+            biased;
+            end = &mut ended => {
+                end.unwrap_or_else(|_| Err(stopped()))?;
+                // A guest that ends well has set its response.
+                (response.try_recv().map_err(|_| stopped())?, Some(Ok(())))
+            }
+            Ok(head) = &mut response => (head, None),
+        };
+        let announced = announced(&head, is_head);
+        Ok(head.map(|body| {
+            let watched = Watched {
+                body: Some(body),
+                end: known.map_or(End::Waits(ended), End::Known),
+                announced,
+                passed: 0,
+                last: None,
+                trailers: None,
+            };
+            watched.boxed_unsync()
+        }))
+    }
+}
+
+/// How long the body will be, where the head says so and a body may follow.
+fn announced(head: &Response, is_head: bool) -> Option<u64> {
+    let has_none = is_head || matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let length = head.headers().get(CONTENT_LENGTH).filter(|_| !has_none)?;
+    length.to_str().ok()?.parse().ok()
+}
+
+enum End {
+    Waits(oneshot::Receiver<HttpEnd>),
+    Known(HttpEnd),
+}
+
+/// A response's body. What would complete it is kept until its guest has ended well.
+struct Watched {
+    body: Option<Body>,
+    end: End,
+    announced: Option<u64>,
+    passed: u64,
+    last: Option<Bytes>,
+    trailers: Option<Frame<Bytes>>,
+}
+
+impl Watched {
+    /// Whether the guest ended well.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<HttpEnd> {
+        if let End::Waits(ended) = &mut self.end {
+            let end = ready!(Pin::new(ended).poll(context));
+            self.end = End::Known(end.unwrap_or_else(|_| Err(stopped())));
+        }
+        match &self.end {
+            End::Known(end) => Poll::Ready(end.clone()),
+            End::Waits(_) => Poll::Pending,
+        }
+    }
+
+    fn take(&mut self, data: Bytes) -> Result<Option<Frame<Bytes>>, Broken> {
+        self.passed += data.len() as u64;
+        match self.announced {
+            Some(announced) if self.passed > announced => Err(self.other_length()),
+            Some(announced) if self.passed == announced => {
+                self.last = Some(data);
+                Ok(None)
+            }
+            _ => Ok(Some(Frame::data(data))),
+        }
+    }
+
+    fn other_length(&self) -> Broken {
+        let text = format!(
+            "the guest announced {} bytes of a body and gave {}",
+            self.announced.unwrap_or_default(),
+            self.passed
+        );
+        Broken::new(ErrorCode::GuestTrapped, text)
+    }
+
+    fn break_off(&mut self, broken: Broken) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        (self.body, self.last, self.trailers) = (None, None, None);
+        self.end = End::Known(Ok(()));
+        self.announced = None;
+        Poll::Ready(Some(Err(broken)))
+    }
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        while let Some(body) = &mut self.body {
+            match ready!(Pin::new(body).poll_frame(context)) {
+                None => self.body = None,
+                Some(Err(broken)) => return self.break_off(broken),
+                Some(Ok(frame)) => match frame.into_data().map(|data| self.take(data)) {
+                    Ok(Ok(None)) => {}
+                    Ok(Ok(Some(frame))) => return Poll::Ready(Some(Ok(frame))),
+                    Ok(Err(broken)) => return self.break_off(broken),
+                    Err(trailers) => self.trailers = Some(trailers),
+                },
+            }
+        }
+        if let Err(error) = ready!(self.poll_end(context)) {
+            return self.break_off(Broken(error));
+        }
+        if self.announced.is_some_and(|announced| announced != self.passed) {
+            let broken = self.other_length();
+            return self.break_off(broken);
+        }
+        let rest = self.last.take().map(Frame::data).or_else(|| self.trailers.take());
+        Poll::Ready(rest.map(Ok))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.announced.map(SizeHint::with_exact).unwrap_or_default()
+    }
+}
