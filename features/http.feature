@@ -15,7 +15,7 @@ Feature: HTTP
 
   Scenario Outline: What is sent comes back over <door>
     Given the module "web"
-    When I send an HTTP request for "/echo" with "some words" to "web" over <door>
+    When I post "some words" for "/echo" to "web" over <door>
     Then the answer is "some words"
 
     Examples:

@@ -57,8 +57,8 @@ def serve(context, path, reference, door):
     context.answer = context.wess.serve(door, reference, path, b"")
 
 
-@when('I send an HTTP request for "{path}" with "{text}" to "{reference}" over {door}')
-def serve_text(context, path, text, reference, door):
+@when('I post "{text}" for "{path}" to "{reference}" over {door}')
+def serve_text(context, text, path, reference, door):
     context.answer = context.wess.serve(door, reference, path, text.encode())
 
 

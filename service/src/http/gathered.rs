@@ -147,6 +147,7 @@ mod tests {
                 sender.abort(Broken::new(ErrorCode::Cancelled, "x"));
             } else {
                 sender.send_trailers(http::HeaderMap::new()).await.unwrap();
+                drop(sender);
             }
             Gathered::new(body.boxed_unsync(), 100)
         };

@@ -1,12 +1,17 @@
 //! Who waits for a call, and how the answer gets there.
 
+use std::pin::pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_nats::Subject;
+use async_nats::connection::State;
+use futures_util::poll;
 use tokio::sync::oneshot;
 use wess_schemas::WorkerId;
 use wess_service::bus::Reply;
 
+use super::turns::Executor;
 use crate::call::{CallResult, Finished, QueuedAnswer, QueuedResult};
 use crate::endpoints::error_reply;
 use crate::endpoints::http::HttpEnd;
@@ -114,6 +119,37 @@ impl Responder {
                 Sending::Done
             }
             Self::Nats(_, None) | Self::Step(_) | Self::Http(_) => Sending::Done,
+        }
+    }
+}
+
+/// How long the connection may take to have room for a reply.
+const PUBLISH_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Executor {
+    /// Hands replies to the connection. While NATS is away it keeps some thousands for its return; what no longer fits is
+    /// dropped, after one wait for room, so that calls from this process go on.
+    pub(super) async fn send_replies(&mut self) {
+        while let Some((subject, Reply { headers, payload })) = self.outbox.pop_front() {
+            let mut publish = pin!(self.client.publish_with_headers(subject, headers, payload));
+            let published = match poll!(publish.as_mut()) {
+                Poll::Ready(published) => Some(published),
+                Poll::Pending if self.replies_stuck && self.client.connection_state() != State::Connected => {
+                    None
+                }
+                Poll::Pending => tokio::time::timeout(PUBLISH_PATIENCE, publish).await.ok(),
+            };
+            self.replies_stuck = published.is_none();
+            match published {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::warn!(%error, "a reply was not published"),
+                None => {
+                    let dropped = self.outbox.len() + 1;
+                    self.outbox.clear();
+                    self.tally.replies_dropped.add(dropped as u64);
+                    return tracing::error!(dropped, "NATS takes no more replies: dropped them");
+                }
+            }
         }
     }
 }

@@ -174,7 +174,7 @@ impl Executor {
             .map_err(invalid);
         let planned = limits.and_then(|limits| {
             let plan = match call.http {
-                Some(http) => Plan::serving(module.callable(), *http),
+                Some(http) => Plan::serving(module.callable(), *http, input.env),
                 None => Plan::new(module.callable(), argv0, input),
             };
             plan.map(|plan| (plan, limits))

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use async_nats::connection::State;
 use async_nats::{Client, Message, Subject};
+use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{StreamExt, poll};
 use tokio::sync::mpsc;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -46,9 +45,6 @@ use crate::registry::{Resolved, Storage};
 const TURN: Duration = Duration::from_millis(1);
 /// How often the line is searched for calls that have waited long enough.
 const SWEEP: Duration = Duration::from_millis(20);
-
-/// How long the connection may take to have room for a reply.
-const PUBLISH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A guest under way, and who waits for it.
 pub struct Running {
@@ -86,9 +82,9 @@ pub struct Executor {
     pub(super) suspended: FuturesUnordered<Suspended<Running>>,
     slow_lane: SlowLane<Running>,
     slow_ends: mpsc::UnboundedReceiver<(GuestEnd, Running)>,
-    outbox: VecDeque<(Subject, Reply)>,
+    pub(super) outbox: VecDeque<(Subject, Reply)>,
     /// NATS went away and took no more replies, until it takes one again.
-    replies_stuck: bool,
+    pub(super) replies_stuck: bool,
     pub(super) logs: TaskTracker,
     /// Exchanges of bodies over NATS.
     pub(super) sessions: TaskTracker,
@@ -188,32 +184,6 @@ impl Executor {
         self.send_replies().await;
         if self.slots.can_start() {
             tokio::task::yield_now().await;
-        }
-    }
-
-    /// Hands replies to the connection. While NATS is away it keeps some thousands for its return; what no longer fits is
-    /// dropped, after one wait for room, so that calls from this process go on.
-    async fn send_replies(&mut self) {
-        while let Some((subject, Reply { headers, payload })) = self.outbox.pop_front() {
-            let mut publish = pin!(self.client.publish_with_headers(subject, headers, payload));
-            let published = match poll!(publish.as_mut()) {
-                Poll::Ready(published) => Some(published),
-                Poll::Pending if self.replies_stuck && self.client.connection_state() != State::Connected => {
-                    None
-                }
-                Poll::Pending => tokio::time::timeout(PUBLISH_PATIENCE, publish).await.ok(),
-            };
-            self.replies_stuck = published.is_none();
-            match published {
-                Some(Ok(())) => {}
-                Some(Err(error)) => tracing::warn!(%error, "a reply was not published"),
-                None => {
-                    let dropped = self.outbox.len() + 1;
-                    self.outbox.clear();
-                    self.tally.replies_dropped.add(dropped as u64);
-                    return tracing::error!(dropped, "NATS takes no more replies: dropped them");
-                }
-            }
         }
     }
 

@@ -8,9 +8,16 @@ use crate::rig::{Caller, Rig, Worker, parse};
 const VERBS: [(&str, &str); 3] = [("PING", "ping"), ("INFO", "info"), ("STATS", "stats")];
 
 /// Each endpoint in its order: subject, request, media types, response, headers that count.
-const ENDPOINTS: [(&str, &str, &str, &str, &str); 22] = [
+const ENDPOINTS: [(&str, &str, &str, &str, &str); 23] = [
     ("wess.invoke", "invocation", JSON, "outcome", OF_CALLS),
     ("wess.invoke.>", "raw input", "*/*", "raw output", OF_RAW_CALLS),
+    (
+        "wess.http.*",
+        "the body of an HTTP request",
+        "*/*",
+        "the body of its response",
+        OF_HTTP,
+    ),
     ("wess.chain", "chain-request", JSON, "chain-outcome", WITH_KEY),
     ("wess.store", "store-request", MODULES, "module", OF_STORES),
     ("wess.modules.list", "list-request", JSON, "module-list", ""),
@@ -37,6 +44,7 @@ const NOTHING: &str = "an empty body";
 const MODULES: &str = "application/wasm with the header Wess-Module, application/json without";
 const OF_CALLS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Nats-Msg-Id, traceparent";
 const OF_RAW_CALLS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Wess-Input-Ref, Wess-Facts, Nats-Msg-Id, traceparent";
+const OF_HTTP: &str = "Wess-Http-Method, Wess-Http-Path, Wess-Http-Authority, Wess-Http-Scheme, Wess-Http-Headers, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, traceparent";
 const WITH_KEY: &str = "Nats-Msg-Id, traceparent";
 const OF_STORES: &str = "Wess-Module, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel";
 
@@ -90,8 +98,8 @@ async fn info_says_what_every_endpoint_takes_and_stats_what_it_has_done() {
     for at in [0, 1] {
         assert_eq!(bound(at, "max_input_bytes"), Some((10 << 20).to_string()));
     }
-    assert_eq!(bound(2, "max_steps"), Some("10".into()));
-    assert_eq!(bound(3, "max_module_bytes"), Some((64 << 20).to_string()));
+    assert_eq!(bound(3, "max_steps"), Some("10".into()));
+    assert_eq!(bound(4, "max_module_bytes"), Some((64 << 20).to_string()));
     let stats = ask(&rig.caller, "$SRV.STATS.wess").await;
     let count = |name: &str| {
         let endpoint = stats["endpoints"]
@@ -129,6 +137,7 @@ async fn every_subject_that_info_lists_is_served_and_counted_under_its_name() {
     let called = [
         ("invoke", "wess.invoke"),
         ("invoke-raw", "wess.invoke.nobody.f"),
+        ("http", "wess.http.nobody"),
         ("chain", "wess.chain"),
         ("store", "wess.store"),
         ("modules-list", "wess.modules.list"),

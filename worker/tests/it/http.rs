@@ -80,7 +80,11 @@ async fn what_cannot_be_answered_in_one_message_is_refused_by_code() {
             ErrorCode::OutputTooLarge,
             "larger than a message",
         ),
-        (&[(HTTP_PATH, "/short")], ErrorCode::GuestTrapped, "100 bytes"),
+        (
+            &[(HTTP_PATH, "/short")],
+            ErrorCode::GuestTrapped,
+            "did not finish",
+        ),
         (&[(HTTP_PATH, "/trap")], ErrorCode::GuestTrapped, "unreachable"),
         (
             &[(HTTP_PATH, "/loop"), (TIMEOUT_MS, "100")],

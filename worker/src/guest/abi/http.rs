@@ -2,6 +2,7 @@
 //!
 //! The body comes on its own while the guest runs; that it is complete is known only once the guest has ended well.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::BodyExt;
@@ -34,6 +35,7 @@ pub struct HttpExchange {
 pub struct HttpPlan {
     pub(super) function: String,
     pub(super) exchange: HttpExchange,
+    pub(super) env: BTreeMap<String, String>,
 }
 
 /// What a guest said of its response: nothing if it never did.
@@ -45,7 +47,10 @@ impl HttpPlan {
         store: &mut Store<GuestState>,
         component: &LoadedComponent,
     ) -> Result<Answer, GuestFault> {
-        let builder = wasi::builder(&store.data().log);
+        let mut builder = wasi::builder(&store.data().log);
+        for (name, value) in &self.env {
+            builder.env(name, value);
+        }
         store.data_mut().wasi = Some(wasi::context(builder));
         let said = Said::default();
         let (request, outparam) = hand_over(store.data_mut(), self.exchange, &said)?;

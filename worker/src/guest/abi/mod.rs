@@ -112,7 +112,11 @@ impl Plan {
     }
 
     /// Fits an HTTP request to a module.
-    pub fn serving(module: Callable<'_>, exchange: http::HttpExchange) -> Result<Self, ErrorBody> {
+    pub fn serving(
+        module: Callable<'_>,
+        exchange: http::HttpExchange,
+        env: BTreeMap<String, String>,
+    ) -> Result<Self, ErrorBody> {
         let handler = module.component.and_then(|interface| {
             let mut functions = interface.functions.iter();
             functions.find(|function| function.serves_http())
@@ -121,6 +125,7 @@ impl Plan {
             Some(handler) => Ok(Self::Http(http::HttpPlan {
                 function: handler.name.clone(),
                 exchange,
+                env,
             })),
             None => {
                 let text = format!(
