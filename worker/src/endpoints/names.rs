@@ -179,27 +179,38 @@ impl EndpointName {
 
     /// What it takes and gives: media types, and schemas by their file names.
     pub fn metadata(self, max_module_bytes: u64) -> BTreeMap<&'static str, String> {
-        let invoke = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Nats-Msg-Id, traceparent";
-        let http = "Wess-Http-Method, Wess-Http-Path, Wess-Http-Authority, Wess-Http-Scheme, Wess-Http-Headers, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, traceparent";
-        let raw = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Wess-Input-Ref, Wess-Facts, Nats-Msg-Id, traceparent";
-        let facts: &[(&str, &str)] = match self {
+        let facts = self
+            .facts()
+            .iter()
+            .map(|(name, fact)| (*name, (*fact).to_owned()));
+        facts
+            .chain([("errors", "error".to_owned())])
+            .chain(
+                self.bound(max_module_bytes)
+                    .map(|(name, bound)| (name, bound.to_string())),
+            )
+            .collect()
+    }
+
+    fn facts(self) -> &'static [(&'static str, &'static str)] {
+        match self {
             Self::Invoke => &[
                 ("accepts", JSON),
                 ("request", "invocation"),
                 ("response", "outcome"),
-                ("headers", invoke),
+                ("headers", OF_CALLS),
             ],
             Self::InvokeRaw => &[
                 ("accepts", "*/*"),
                 ("request", "raw input"),
                 ("response", "raw output"),
-                ("headers", raw),
+                ("headers", OF_RAW_CALLS),
             ],
             Self::Http => &[
                 ("accepts", "*/*"),
                 ("request", "the body of an HTTP request"),
                 ("response", "the body of its response"),
-                ("headers", http),
+                ("headers", OF_HTTP),
             ],
             Self::Chain => &[
                 ("accepts", JSON),
@@ -216,7 +227,7 @@ impl EndpointName {
                 ("response", "module"),
                 (
                     "headers",
-                    "Wess-Module, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel",
+                    "Wess-Module, Wess-Settings, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel",
                 ),
             ],
             Self::List => &[
@@ -269,8 +280,11 @@ impl EndpointName {
             Self::BindingsList => &[("accepts", NOTHING), ("response", "binding-list")],
             Self::BindingsGet => &[("accepts", NOTHING), ("response", "binding")],
             Self::BindingsDelete => &[("accepts", NOTHING), ("response", "unbound")],
-        };
-        let bound = match self {
+        }
+    }
+
+    fn bound(self, max_module_bytes: u64) -> Option<(&'static str, u64)> {
+        match self {
             Self::Invoke | Self::InvokeRaw => Some(("max_input_bytes", MAX_INPUT_BYTES)),
             Self::Http => None,
             Self::Chain => Some(("max_steps", MAX_CHAIN_STEPS as u64)),
@@ -281,14 +295,13 @@ impl EndpointName {
             Self::List | Self::Get | Self::Delete | Self::Tag | Self::Fetch => None,
             Self::JobsGet | Self::JobsWait | Self::JobsCancel | Self::JobsList => None,
             Self::DeadList | Self::DeadGet | Self::DeadRedrive | Self::DeadPurge => None,
-        };
-        let facts = facts.iter().map(|(name, fact)| (*name, (*fact).to_owned()));
-        facts
-            .chain([("errors", "error".to_owned())])
-            .chain(bound.map(|(name, bound)| (name, bound.to_string())))
-            .collect()
+        }
     }
 }
 
 const JSON: &str = "application/json";
+/// Headers that count for calls.
+const OF_CALLS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Nats-Msg-Id, traceparent";
+const OF_HTTP: &str = "Wess-Http-Method, Wess-Http-Path, Wess-Http-Authority, Wess-Http-Scheme, Wess-Http-Headers, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, traceparent";
+const OF_RAW_CALLS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Wess-Input-Ref, Wess-Facts, Nats-Msg-Id, traceparent";
 const NOTHING: &str = "an empty body";

@@ -46,7 +46,7 @@ const OF_CALLS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms
 const OF_RAW_CALLS: &str = "Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, Wess-Input-Ref, Wess-Facts, Nats-Msg-Id, traceparent";
 const OF_HTTP: &str = "Wess-Http-Method, Wess-Http-Path, Wess-Http-Authority, Wess-Http-Scheme, Wess-Http-Headers, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel, Wess-Wait-Ms, traceparent";
 const WITH_KEY: &str = "Nats-Msg-Id, traceparent";
-const OF_STORES: &str = "Wess-Module, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel";
+const OF_STORES: &str = "Wess-Module, Wess-Settings, Wess-Timeout-Ms, Wess-Memory-Mb, Wess-Fuel";
 
 async fn ask(caller: &Caller, subject: &str) -> Value {
     parse(&caller.ask(subject, &[], "").await.unwrap())
