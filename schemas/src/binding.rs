@@ -3,8 +3,6 @@
 //!
 //! Refuses what would feed itself: an output never goes to a subject that the binding takes messages from.
 
-mod pattern;
-
 use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
@@ -13,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::id::BindingName;
 use crate::job::{InvalidJob, RetryPolicy};
 use crate::limits::Limits;
+use crate::pattern::{covers, is_pattern};
 use crate::reference::{FunctionName, Reference};
 use crate::timestamp::Timestamp;
-pub use pattern::{covers, is_pattern};
 
 /// Most bindings that there may be.
 pub const MAX_BINDINGS: usize = 256;

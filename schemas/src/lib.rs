@@ -18,6 +18,7 @@ pub mod job;
 pub mod limits;
 pub mod module;
 pub mod outcome;
+pub mod pattern;
 pub mod payload;
 pub mod reference;
 pub mod schema;

@@ -4,21 +4,20 @@
 
 mod key;
 mod queue;
+mod state;
 
 use std::fmt;
 use std::str::FromStr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
-
-use crate::binding::is_pattern;
 use crate::id::{BindingName, InvalidName, JobId, ModuleName, Tenant};
+use crate::pattern::is_pattern;
 use crate::reference::{FunctionName, Reference};
 pub use key::{BINDINGS_BUCKET, ModuleKey, binding_group, binding_key};
 pub use queue::{
     CALLS_CONSUMER, CALLS_STREAM, DEAD_STREAM, JOB_PAYLOADS_BUCKET, JOBS_CONSUMER, JOBS_STREAM, Queue,
     RESULTS_BUCKET, SWEEP_CONSUMER, TIMERS_CONSUMER, TIMERS_STREAM, result_key,
 };
+pub use state::{guest_key, state_key};
 
 /// KV bucket of module records.
 pub const MODULES_BUCKET: &str = "wess-modules";
@@ -32,17 +31,6 @@ pub const QUEUE_GROUP: &str = "wess";
 /// KV bucket of a tenant's guest state.
 pub fn state_bucket(tenant: &Tenant) -> String {
     format!("wess-state-{tenant}")
-}
-
-/// The key of one guest value: the module's name, then the guest's key in a form that any bytes, even none, may take.
-pub fn state_key(module: &ModuleName, key: &[u8]) -> String {
-    format!("{module}.={}", BASE64_URL.encode(key))
-}
-
-/// The guest's key in the key of a guest value, if it is one.
-pub fn guest_key(key: &str) -> Option<Vec<u8>> {
-    let (_, encoded) = key.split_once(".=")?;
-    BASE64_URL.decode(encoded).ok()
 }
 
 /// What stands before the first dot of every subject: one NATS token.
@@ -497,15 +485,6 @@ mod tests {
                 prop_assert_eq!(subjects().parse(&subjects().endpoint(&endpoint)).unwrap(), endpoint);
             }
             let _ = (subjects().may_reply_to(&subject), subjects().may_bind(&subject));
-        }
-
-        #[test]
-        fn state_keys_never_leave_their_module(key in proptest::collection::vec(any::<u8>(), 0..128)) {
-            let name: ModuleName = "counter".parse().unwrap();
-            let built = state_key(&name, &key);
-            prop_assert_eq!(built.split('.').count(), 2);
-            prop_assert!(built.starts_with("counter.="));
-            prop_assert_eq!(guest_key(&built), Some(key));
         }
     }
 }

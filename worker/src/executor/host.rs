@@ -8,7 +8,8 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
-use wess_schemas::settings::{Settings, covers};
+use wess_schemas::pattern::covers;
+use wess_schemas::settings::Settings;
 use wess_schemas::subject::{Subjects, guest_key, state_key};
 use wess_schemas::{JobId, header};
 
