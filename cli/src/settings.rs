@@ -54,6 +54,7 @@ impl SettingsArgs {
 
     fn says_settings(&self) -> bool {
         self.description.is_some()
+            || self.deterministic
             || self.allow_keyvalue
             || !self.env.is_empty()
             || !self.values.is_empty()
@@ -64,6 +65,7 @@ impl SettingsArgs {
         settings.description = self.description.clone().or(settings.description.take());
         settings.env.extend(self.env.iter().cloned());
         settings.config.extend(self.values.iter().cloned());
+        settings.deterministic |= self.deterministic;
         settings.grants.keyvalue |= self.allow_keyvalue;
         settings.grants.publish.extend(self.publish.iter().cloned());
     }

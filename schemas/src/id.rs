@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use uuid::Uuid;
+
+use crate::timestamp::Timestamp;
 
 /// Why a text is not the name or id it was taken for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -187,6 +190,13 @@ impl JobId {
         let id = Uuid::new_v7(uuid::Timestamp::now(uuid::NoContext));
         let mut text = Uuid::encode_buffer();
         Self(Arc::from(&*id.hyphenated().encode_lower(&mut text)))
+    }
+
+    /// When it was made, if it is one of ours, or made like ours.
+    pub fn made_at(&self) -> Option<Timestamp> {
+        let (seconds, nanos) = Uuid::try_parse(&self.0).ok()?.get_timestamp()?.to_unix();
+        let at = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?;
+        at.replace_nanosecond(nanos).ok().map(Timestamp::from)
     }
 
     fn accepts(text: &str) -> bool {

@@ -30,6 +30,10 @@ pub struct Settings {
     /// What guests read through `wasi:config`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub config: BTreeMap<String, String>,
+    /// Whether the same job must give the same bytes whenever it runs: randomness comes from the module's bytes and the
+    /// job's id, clocks stand at the time when the job was accepted, and nothing may be granted.
+    #[serde(skip_serializing_if = "is_false")]
+    pub deterministic: bool,
     /// What guests may reach.
     #[serde(skip_serializing_if = "Grants::is_empty")]
     pub grants: Grants,
@@ -100,6 +104,11 @@ pub enum InvalidSettings {
     /// Too many subjects.
     #[error("settings.grants.publish has more than {MAX_GRANTS} entries")]
     TooManyGrants,
+    /// What is granted differs from one run to the next.
+    #[error(
+        "settings.deterministic and settings.grants exclude each other: what is granted may differ at the next run"
+    )]
+    Deterministic,
     /// No subject, or one that is not to be published to.
     #[error("settings.grants.publish has {0:?}, which is no subject, or one that nobody may publish to")]
     Subject(String),
@@ -119,6 +128,9 @@ impl Settings {
         }
         check_values("env", &self.env)?;
         check_values("config", &self.config)?;
+        if self.deterministic && !self.grants.is_empty() {
+            return Err(InvalidSettings::Deterministic);
+        }
         if self.grants.publish.len() > MAX_GRANTS {
             return Err(InvalidSettings::TooManyGrants);
         }
@@ -206,6 +218,10 @@ mod tests {
             (
                 format!(r#"{{"config":{{"a":"{}"}}}}"#, "a".repeat(MAX_ENV_BYTES)),
                 "settings.config",
+            ),
+            (
+                r#"{"deterministic":true,"grants":{"keyvalue":true}}"#.into(),
+                "settings.deterministic",
             ),
             (r#"{"env":{"A=B":""}}"#.into(), "settings.env has the name"),
             (r#"{"env":{"":""}}"#.into(), "settings.env has the name"),

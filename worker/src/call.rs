@@ -7,6 +7,7 @@ use http_body::Body as _;
 use wess_schemas::limits::Limits;
 use wess_schemas::outcome::{ModuleRun, RunStats};
 use wess_schemas::payload::PayloadRef;
+use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, JobId, Reference};
 use wess_service::bus::Reply;
 use wess_service::trace_context::TraceParent;
@@ -37,6 +38,8 @@ pub struct Call {
     pub wait: Duration,
     /// Which trace it belongs to, when the caller said so.
     pub trace: Option<TraceParent>,
+    /// When it was accepted, if that is known otherwise than by its id or its arrival.
+    pub accepted: Option<Timestamp>,
     /// When it arrived.
     pub arrived: Instant,
 }

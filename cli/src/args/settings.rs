@@ -22,6 +22,9 @@ pub struct SettingsArgs {
     /// A value that guests read through wasi:config.
     #[arg(long = "config", value_name = "NAME=VALUE", value_parser = pair)]
     pub values: Vec<(String, String)>,
+    /// Give the same job the same bytes whenever it runs; excludes every grant.
+    #[arg(long)]
+    pub deterministic: bool,
     /// Let guests use wasi:keyvalue.
     #[arg(long)]
     pub allow_keyvalue: bool,

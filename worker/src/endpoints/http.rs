@@ -68,6 +68,7 @@ pub fn call(
         limits: headers.limits,
         wait: Duration::from_millis(headers.wait_ms.unwrap_or(DEFAULT_WAIT_MS)),
         trace: TraceParent::of(facts),
+        accepted: None,
         arrived,
     };
     let answering = Answering {

@@ -80,6 +80,7 @@ pub fn parse(
                 limits: headers.limits,
                 wait: wait(headers.wait_ms),
                 trace,
+                accepted: None,
                 arrived,
             };
             check_stored(call)
@@ -147,6 +148,7 @@ pub fn from_invocation(mut invocation: Invocation, arrived: Instant) -> Result<C
         limits: invocation.limits,
         wait: wait(invocation.wait_ms),
         trace: None,
+        accepted: None,
         arrived,
     })
 }

@@ -131,6 +131,9 @@ impl CallHost {
     }
 
     fn key(&self, key: &[u8]) -> Result<String, StateError> {
+        if self.module.settings.deterministic {
+            return Err(StateError::Deterministic);
+        }
         self.module
             .name
             .as_ref()

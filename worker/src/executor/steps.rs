@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
 use wess_schemas::limits::{EffectiveLimits, MAX_INPUT_BYTES};
+use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode, JobId};
 use wess_service::bus::Reply;
 use wess_service::trace_context::TraceParent;
@@ -24,7 +25,7 @@ use crate::call::{Call, Finished};
 use crate::endpoints::error_reply;
 use crate::endpoints::invoke::{Form, Output, reply};
 use crate::guest::abi::Plan;
-use crate::guest::{Metering, Prepared};
+use crate::guest::{Fixed, Metering, Prepared};
 use crate::registry::Resolved;
 
 /// A call in the house, and what it holds there.
@@ -50,8 +51,23 @@ pub struct Ticket {
     pub load_us: u64,
     pub arrived: Instant,
     pub trace: Option<TraceParent>,
+    /// When it was accepted, where that was not here and now.
+    pub accepted: Option<Timestamp>,
     expires: Instant,
     size_bytes: usize,
+}
+
+impl Ticket {
+    /// What its guest has instead of the world, if its module is deterministic.
+    pub fn fixed(&self) -> Option<Fixed> {
+        let accepted = || {
+            self.accepted
+                .or_else(|| self.job_id.made_at())
+                .unwrap_or_else(Timestamp::now)
+        };
+        let module = &self.module;
+        (module.settings.deterministic).then(|| Fixed::new(&module.digest, &self.job_id, accepted()))
+    }
 }
 
 impl Waits for Ticket {
@@ -196,6 +212,7 @@ impl Executor {
                 load_us: 0,
                 arrived: call.arrived,
                 trace: call.trace,
+                accepted: call.accepted,
                 expires,
                 size_bytes,
             })),
@@ -203,11 +220,7 @@ impl Executor {
     }
 
     pub(super) fn prepare(&mut self, ticket: Box<Ticket>) {
-        let metering = if ticket.limits.fuel.is_some() {
-            Metering::Fuel
-        } else {
-            Metering::Off
-        };
+        let metering = Metering::of(ticket.module.settings.deterministic, ticket.limits.fuel);
         let key = (ticket.module.digest, metering);
         match self.shelf.find(key, ticket) {
             Found::Ready(prepared, mut ticket) => {

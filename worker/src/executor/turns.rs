@@ -350,6 +350,7 @@ impl Executor {
             cold: ticket.load_us > 0,
             ..RunStats::default()
         };
+        let fixed = ticket.fixed();
         let host = CallHost {
             job_id: ticket.job_id.clone(),
             module: Arc::clone(&ticket.module),
@@ -365,6 +366,7 @@ impl Executor {
         };
         let budget = Arc::clone(&self.common.budget);
         let run = Run {
+            fixed,
             plan: ticket.plan,
             limits: ticket.limits,
             host: Arc::new(host),

@@ -19,16 +19,18 @@ use super::validate::{ModuleRefused, is_component};
 /// Compiles modules. Cheap to clone; compiling blocks for as long as it takes.
 #[derive(Clone)]
 pub struct Compiler {
-    plain: Engine,
-    fuel: Engine,
+    engines: [Engine; Metering::ALL.len()],
 }
 
 impl Compiler {
     /// Makes the engines that compile.
     pub fn new() -> Result<Self, EngineError> {
         Ok(Self {
-            plain: compiling_engine(Metering::Off)?,
-            fuel: compiling_engine(Metering::Fuel)?,
+            engines: [
+                compiling_engine(Metering::Off)?,
+                compiling_engine(Metering::Fuel)?,
+                compiling_engine(Metering::Canonical)?,
+            ],
         })
     }
 
@@ -56,10 +58,7 @@ impl Compiler {
     }
 
     fn engine(&self, metering: Metering) -> &Engine {
-        match metering {
-            Metering::Off => &self.plain,
-            Metering::Fuel => &self.fuel,
-        }
+        &self.engines[metering as usize]
     }
 }
 

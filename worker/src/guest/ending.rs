@@ -165,7 +165,12 @@ impl From<wasmtime::Error> for GuestFault {
         }
         match error.downcast_ref::<StateError>() {
             Some(StateError::Unavailable) => return Self::StateUnavailable,
-            Some(refused @ (StateError::Nameless | StateError::NoNumber | StateError::TooManyKeys)) => {
+            Some(
+                refused @ (StateError::Nameless
+                | StateError::Deterministic
+                | StateError::NoNumber
+                | StateError::TooManyKeys),
+            ) => {
                 return trapped("no_state", refused, backtrace);
             }
             None => {}

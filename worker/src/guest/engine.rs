@@ -55,15 +55,35 @@ pub enum Metering {
     Off,
     /// Counted against a fuel budget.
     Fuel,
+    /// Counted, and every NaN the same: for modules that are deterministic.
+    Canonical,
 }
 
 impl Metering {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Off, Self::Fuel, Self::Canonical];
+
     /// A word for file names and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Off => "plain",
             Self::Fuel => "fuel",
+            Self::Canonical => "canonical",
         }
+    }
+
+    /// What a call needs by its module's settings and its fuel limit.
+    pub fn of(is_deterministic: bool, fuel: Option<u64>) -> Self {
+        match (is_deterministic, fuel) {
+            (true, _) => Self::Canonical,
+            (false, Some(_)) => Self::Fuel,
+            (false, None) => Self::Off,
+        }
+    }
+
+    /// Whether stores must be given fuel.
+    pub(super) fn counts(self) -> bool {
+        matches!(self, Self::Fuel | Self::Canonical)
     }
 }
 
@@ -90,7 +110,8 @@ fn config(metering: Metering, footprint: Footprint, slots: u32) -> Config {
         .wasm_features(compiled_features(), true)
         .relaxed_simd_deterministic(true)
         .concurrency_support(false)
-        .consume_fuel(metering == Metering::Fuel)
+        .consume_fuel(metering.counts())
+        .cranelift_nan_canonicalization(metering == Metering::Canonical)
         .epoch_interruption(true)
         .max_wasm_stack(MAX_WASM_STACK_BYTES)
         .async_stack_size(RUN_STACK_BYTES)
@@ -192,7 +213,7 @@ impl Footprint {
 pub struct EnginePool {
     slots: u32,
     ticker: Ticker,
-    made: [[std::sync::OnceLock<RunningEngine>; 3]; 2],
+    made: [[std::sync::OnceLock<RunningEngine>; 3]; Metering::ALL.len()],
 }
 
 /// An engine and the clock that interrupts its guests.
@@ -241,6 +262,7 @@ mod tests {
         let of = |metering| compatibility(&compiling_engine(metering).unwrap());
         assert_eq!(of(Metering::Off), of(Metering::Off));
         assert_ne!(of(Metering::Off), of(Metering::Fuel));
+        assert_ne!(of(Metering::Fuel), of(Metering::Canonical));
         for footprint in [Footprint::Page, Footprint::Pages, Footprint::Component] {
             let roomy = compatibility(&Engine::new(&config(Metering::Off, footprint, 8)).unwrap());
             assert_eq!(of(Metering::Off), roomy);

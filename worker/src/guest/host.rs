@@ -14,6 +14,7 @@ use wess_schemas::limits::EffectiveLimits;
 use wess_schemas::settings::{MAX_GRANT_BYTES, Settings};
 
 use super::epoch::wait_for;
+use super::fixed::Fixed;
 use super::http::HttpState;
 use super::limits::GuestLimiter;
 use super::log::{GuestLog, LogStream};
@@ -30,6 +31,9 @@ pub enum StateError {
     /// State belongs to names.
     #[error("a module called by its digest has no state: call it by its name")]
     Nameless,
+    /// State changes between one run and the next.
+    #[error("a deterministic module has no state")]
+    Deterministic,
     /// A value that is no number cannot be counted up.
     #[error("the value is no decimal number below 2^64, or would not be one any more")]
     NoNumber,
@@ -93,6 +97,8 @@ pub(super) struct GuestState {
     pub output_limit: usize,
     pub log: GuestLog,
     pub http: HttpState,
+    /// What it sees of the world, if nothing else may make a difference.
+    pub fixed: Option<Fixed>,
     host: Arc<dyn Host>,
     last_state: Bytes,
 }
@@ -118,6 +124,7 @@ impl GuestState {
             output_limit: usize::try_from(limits.output_bytes).unwrap_or(usize::MAX),
             log: GuestLog::new(Arc::clone(&host)),
             http: HttpState::default(),
+            fixed: None,
             host,
             last_state: Bytes::new(),
         }

@@ -14,8 +14,8 @@ use wess_schemas::limits::EffectiveLimits;
 use super::abi::Plan;
 use super::artifact::{Code, Prepared};
 use super::ending::{Answer, Ending, GuestFault};
-use super::engine::Metering;
 use super::epoch::{FIRST_TICKS, NEXT_TICKS, note_overstay};
+use super::fixed::Fixed;
 use super::host::{GuestState, Host, HostFault};
 use super::limits::{GuestLimiter, MemoryBudget};
 
@@ -23,6 +23,8 @@ use super::limits::{GuestLimiter, MemoryBudget};
 pub struct Run {
     /// What to call, with what.
     pub plan: Plan,
+    /// What it sees of the world, if nothing else may make a difference.
+    pub fixed: Option<Fixed>,
     /// What holds for it.
     pub limits: EffectiveLimits,
     /// Its log and state.
@@ -57,8 +59,12 @@ pub async fn invoke(prepared: Arc<Prepared>, run: Run) -> Ending {
 }
 
 fn store(prepared: &Prepared, run: &Run, deadline: Instant) -> Store<GuestState> {
-    let limiter = GuestLimiter::new(run.limits.memory_bytes, Arc::clone(&run.budget));
-    let state = GuestState::new(limiter, deadline, &run.limits, Arc::clone(&run.host));
+    let mut limiter = GuestLimiter::new(run.limits.memory_bytes, Arc::clone(&run.budget));
+    if run.fixed.is_some() {
+        limiter.hide_nothing();
+    }
+    let mut state = GuestState::new(limiter, deadline, &run.limits, Arc::clone(&run.host));
+    state.fixed = run.fixed;
     let mut store = Store::new(prepared.engine(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(FIRST_TICKS);
@@ -69,7 +75,7 @@ fn store(prepared: &Prepared, run: &Run, deadline: Instant) -> Store<GuestState>
         note_overstay();
         Ok(UpdateDeadline::Yield(NEXT_TICKS))
     });
-    if prepared.metering() == Metering::Fuel {
+    if prepared.metering().counts() {
         let given = run.limits.fuel.unwrap_or(u64::MAX);
         store
             .set_fuel(tank(given))

@@ -67,6 +67,7 @@ pub(super) struct GuestLimiter {
     held_bytes: u64,
     peak_bytes: u64,
     refused: Option<Refused>,
+    hides_nothing: bool,
     budget: Arc<MemoryBudget>,
 }
 
@@ -77,8 +78,14 @@ impl GuestLimiter {
             held_bytes: 0,
             peak_bytes: 0,
             refused: None,
+            hides_nothing: false,
             budget,
         }
+    }
+
+    /// A guest that gets no memory because the process has none traps, as it could go on otherwise than elsewhere.
+    pub fn hide_nothing(&mut self) {
+        self.hides_nothing = true;
     }
 
     /// Most linear memory held at once, in bytes.
@@ -125,7 +132,12 @@ impl ResourceLimiter for GuestLimiter {
             // The module's own maximum says no: that is between the guest and its author.
             return Ok(false);
         }
-        Ok(self.grow_by(more_bytes))
+        match self.grow_by(more_bytes) {
+            false if self.hides_nothing && self.refused == Some(Refused::Budget) => Err(
+                wasmtime::Error::msg("this worker has no memory for the guest now"),
+            ),
+            grown => Ok(grown),
+        }
     }
 
     /// Growth past 4 GiB fails without being asked for first.

@@ -42,7 +42,7 @@ impl LoadedModule {
     /// A fresh instance, initialized if the module asks for that.
     pub async fn instantiate(&self, store: &mut Store<GuestState>) -> Result<Instance, GuestFault> {
         if self.uses_wasi {
-            let builder = wasi::builder(&store.data().log);
+            let builder = wasi::builder(store.data());
             store.data_mut().wasi = Some(wasi::context(builder));
         }
         let instance = self.instantiate_bare(store).await?;

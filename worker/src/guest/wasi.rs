@@ -7,7 +7,7 @@ use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{WasiCtxBuilder, WasiView};
 
 use super::host::GuestState;
-use super::log::{GuestLog, LineSink};
+use super::log::LineSink;
 use super::pipe::Pipe;
 
 /// The module that these imports come from.
@@ -134,11 +134,14 @@ pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
 }
 
 /// What a guest's WASI is made of: an empty stdin and a stdout that nobody reads, unless told; stderr goes to the log.
-pub(super) fn builder(log: &GuestLog) -> WasiCtxBuilder {
+pub(super) fn builder(state: &GuestState) -> WasiCtxBuilder {
     let mut builder = WasiCtxBuilder::new();
     builder
         .max_random_size(MAX_RANDOM_BYTES)
-        .stderr(Pipe(LineSink::new(log.clone())));
+        .stderr(Pipe(LineSink::new(state.log.clone())));
+    if let Some(fixed) = state.fixed {
+        fixed.put_into(&mut builder);
+    }
     builder
 }
 

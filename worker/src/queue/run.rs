@@ -55,6 +55,7 @@ impl Runner {
         let mut call = invoke::from_invocation(invocation, Instant::now())?;
         call.job_id = job.job_id.clone();
         call.trace = job.trace;
+        call.accepted = Some(job.submitted);
         // It waits in the line of an executor only until a slot is free; past that it is delivered again.
         call.wait = Duration::from_millis(MAX_WAIT_MS);
         let (answer, answered) = oneshot::channel();

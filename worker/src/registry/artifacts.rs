@@ -47,7 +47,7 @@ pub struct Artifact {
 /// All artifacts of this node that its compiler could have made.
 pub(super) struct Artifacts {
     root: PathBuf,
-    compatibility: [(Metering, String); 2],
+    compatibility: [(Metering, String); Metering::ALL.len()],
     key: NodeKey,
     stats: RegistryStats,
     verified: Mutex<LruCache<ArtifactKey, Kept>>,
@@ -71,8 +71,7 @@ impl Artifacts {
         })?;
         let artifacts = Self {
             root: data.join(FOLDER),
-            compatibility: [Metering::Off, Metering::Fuel]
-                .map(|metering| (metering, compatibility(metering))),
+            compatibility: Metering::ALL.map(|metering| (metering, compatibility(metering))),
             key,
             stats,
             verified: Mutex::new(LruCache::new(MAX_VERIFIED)),
@@ -239,11 +238,7 @@ impl Artifacts {
     }
 
     fn compatibility(&self, metering: Metering) -> &str {
-        let [plain, fuel] = &self.compatibility;
-        match metering {
-            Metering::Off => &plain.1,
-            Metering::Fuel => &fuel.1,
-        }
+        &self.compatibility[metering as usize].1
     }
 
     fn disk_failed(&self, what: &str, error: &io::Error) {
@@ -316,7 +311,7 @@ fn found(entry: &fs::DirEntry) -> Option<Found> {
 
 fn parse_name(name: &str) -> Option<ArtifactKey> {
     let (hex, metering) = name.split_once('.')?;
-    let metering = [Metering::Off, Metering::Fuel]
+    let metering = Metering::ALL
         .into_iter()
         .find(|known| known.as_str() == metering)?;
     Some(ArtifactKey {

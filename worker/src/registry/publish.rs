@@ -42,6 +42,17 @@ pub struct Terms {
     pub settings: Option<Settings>,
 }
 
+impl Terms {
+    /// What its calls will most likely need, so that it is ready for them.
+    fn metering(&self) -> Metering {
+        let is_deterministic = self
+            .settings
+            .as_ref()
+            .is_some_and(|settings| settings.deterministic);
+        Metering::of(is_deterministic, self.limits.and_then(|limits| limits.fuel))
+    }
+}
+
 /// A change that is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
@@ -80,8 +91,7 @@ impl Registry {
     pub async fn store(&self, new: NewModule) -> Result<Published, ErrorBody> {
         let NewModule { name, wasm, terms } = new;
         let draft = draft(wasm.clone()).await?;
-        let counted = terms.limits.is_some_and(|limits| limits.fuel.is_some());
-        let metering = if counted { Metering::Fuel } else { Metering::Off };
+        let metering = terms.metering();
         let key = ArtifactKey {
             digest: draft.digest,
             metering,

@@ -1,7 +1,10 @@
 //! What a module's owner says of it: part of each version, given to its guests, checked before it is stored.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use wess_schemas::{ErrorCode, Module};
+use wess_schemas::job::JobOutcome;
+use wess_schemas::{ErrorCode, Module, Outcome};
 
 use crate::rig::{Answered, Caller, Rig, refused, refused_naming};
 
@@ -109,6 +112,42 @@ async fn what_no_module_may_have_is_refused_by_name_and_stores_nothing() {
         .await
         .unwrap();
     assert_eq!(module.versions.len(), 1);
+}
+
+#[tokio::test]
+async fn a_deterministic_module_sees_its_job_and_nothing_else_of_the_world() {
+    let rig = Rig::start(&["world", "counter"]).await;
+    for name in ["world", "counter"] {
+        let settings = json!({"deterministic": true});
+        rig.caller.configure(name, settings).await.unwrap();
+    }
+    let outcome = rig.caller.invoke(json!({"module": "world"})).await.unwrap();
+    let made = outcome.job_id.made_at().unwrap();
+    assert_eq!(time_of_day(&outcome), made.unix_ms() * 1_000_000);
+
+    // A key tells no time; the queue knows when the job came.
+    let submitted = json!({"invoke": {"module": "world"}}).to_string();
+    let key = [("Nats-Msg-Id", "not-a-time")];
+    rig.caller.ask("wess.jobs.submit", &key, submitted).await.unwrap();
+    let job = rig.caller.end_of("not-a-time").await;
+    let Some(JobOutcome::Invoke(outcome)) = &job.outcome else {
+        panic!("{job:?}")
+    };
+    assert_eq!(time_of_day(outcome), job.submitted.unix_ms() * 1_000_000);
+
+    let counted = rig.caller.invoke(json!({"module": "counter"})).await;
+    refused_naming(ErrorCode::GuestTrapped, "deterministic", counted);
+    let both = json!({"deterministic": true, "grants": {"publish": ["a"]}});
+    let both = rig.caller.configure("world", both).await;
+    refused_naming(ErrorCode::InvalidRequest, "deterministic", both);
+    rig.is_unharmed().await;
+}
+
+/// What `guests/plugin/world.wat` was shown as the time of day, in nanoseconds.
+fn time_of_day(outcome: &Outcome) -> u64 {
+    let output = outcome.output_base64.as_ref().unwrap();
+    let output = BASE64_STANDARD.decode(output).unwrap();
+    u64::from_le_bytes(output[32..40].try_into().unwrap())
 }
 
 #[tokio::test]

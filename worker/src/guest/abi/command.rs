@@ -63,7 +63,7 @@ impl CommandPlan {
             Code::Component(component) => component.uses_wasi(),
         };
         if uses_wasi {
-            let mut builder = wasi::builder(&store.data().log);
+            let mut builder = wasi::builder(store.data());
             builder
                 .args(&self.argv)
                 .stdin(MemoryInputPipe::new(self.stdin))

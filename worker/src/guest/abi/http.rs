@@ -47,7 +47,7 @@ impl HttpPlan {
         store: &mut Store<GuestState>,
         component: &LoadedComponent,
     ) -> Result<Answer, GuestFault> {
-        let mut builder = wasi::builder(&store.data().log);
+        let mut builder = wasi::builder(store.data());
         for (name, value) in &self.env {
             builder.env(name, value);
         }

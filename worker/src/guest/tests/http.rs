@@ -27,6 +27,7 @@ fn serve(
         limits: guest.limits,
         host: guest.host.clone(),
         budget: Arc::clone(&guest.budget),
+        fixed: guest.fixed,
     };
     (invoke(Arc::clone(&guest.prepared), run), response)
 }

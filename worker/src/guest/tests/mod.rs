@@ -5,6 +5,7 @@
 mod artifact;
 mod command;
 mod component;
+mod deterministic;
 mod effort;
 mod epochs;
 mod http;
@@ -88,6 +89,7 @@ struct Guest {
     limits: EffectiveLimits,
     host: Arc<MemoryHost>,
     budget: Arc<MemoryBudget>,
+    fixed: Option<Fixed>,
 }
 
 impl Guest {
@@ -103,6 +105,7 @@ impl Guest {
             },
             host: Arc::default(),
             budget: MemoryBudget::new(1024 * MIB),
+            fixed: None,
         }
     }
 
@@ -163,6 +166,7 @@ impl Guest {
             limits: self.limits,
             host: self.host.clone(),
             budget: Arc::clone(&self.budget),
+            fixed: self.fixed,
         };
         invoke(Arc::clone(&self.prepared), run)
     }

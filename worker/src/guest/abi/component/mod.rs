@@ -87,7 +87,7 @@ impl ComponentPlan {
         let most = limit.saturating_mul(size_of::<Val>()).saturating_add(SPARE_BYTES);
         store.set_hostcall_fuel(most.min(MAX_VALUE_BYTES));
         if component.uses_wasi() {
-            let mut builder = wasi::builder(&store.data().log);
+            let mut builder = wasi::builder(store.data());
             builder.arg(&self.argv0);
             for (name, value) in &self.env {
                 builder.env(name, value);
