@@ -12,6 +12,7 @@ mod proxy;
 mod schema;
 mod wait;
 
+pub use environment::{number, wasmtime};
 pub use guests::guest;
 pub use nats_cluster::NatsCluster;
 pub use nats_server::{NatsServer, NatsServerBuilder};

@@ -10,6 +10,15 @@ const MAX_PREPARED: usize = 4096;
 /// Modules kept ready per executor however few files there may be.
 const MIN_PREPARED: usize = 16;
 
+/// Verified files that the process keeps open besides, whoever runs them.
+const MAX_VERIFIED: usize = 256;
+
+/// How many compiled files may be kept open because they were verified through their descriptors: at most a quarter of all.
+pub fn verified() -> NonZeroUsize {
+    let quarter = usize::try_from(raise_limit() / 4).unwrap_or(usize::MAX);
+    NonZeroUsize::new(quarter.clamp(MIN_PREPARED, MAX_VERIFIED)).expect("the least is not zero")
+}
+
 /// Raises the limit as far as the system lets us, and says how many modules each executor may keep ready: together they take
 /// at most half of it.
 pub fn modules_per_executor(executors: NonZeroUsize) -> NonZeroUsize {

@@ -5,7 +5,6 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,11 +19,10 @@ use super::budget::{Found, Item};
 use super::folder::make_private;
 use super::seal::{NodeKey, READ_ONLY, SEAL_BYTES, is_private, open_no_follow};
 use super::stats::RegistryStats;
+use crate::files;
 use crate::guest::Metering;
 
 const FOLDER: &str = "artifacts";
-/// Open descriptors of verified files; one each, however many executors load it.
-const MAX_VERIFIED: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 /// Most bytes of compiled modules in memory, for want of disk. Executors that have one mapped keep it alive by themselves.
 const MAX_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -74,7 +72,7 @@ impl Artifacts {
             compatibility: Metering::ALL.map(|metering| (metering, compatibility(metering))),
             key,
             stats,
-            verified: Mutex::new(LruCache::new(MAX_VERIFIED)),
+            verified: Mutex::new(LruCache::new(files::verified())),
         };
         artifacts
             .make_folders()

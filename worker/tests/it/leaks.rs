@@ -23,7 +23,7 @@ const RUNS: usize = 3;
 const MAX_GROWTH_BYTES: u64 = 512 * CALLS as u64;
 
 /// What a process holds in memory of its own.
-fn resident_bytes(pid: u32) -> u64 {
+pub fn resident_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status
         .lines()

@@ -23,6 +23,7 @@ mod large;
 mod leaks;
 mod lifecycle;
 mod limits;
+mod many_modules;
 mod overload;
 mod propagation;
 mod queued;

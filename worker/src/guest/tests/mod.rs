@@ -6,6 +6,7 @@ mod artifact;
 mod command;
 mod component;
 mod deterministic;
+mod differential;
 mod effort;
 mod epochs;
 mod http;
