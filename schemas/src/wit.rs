@@ -123,6 +123,18 @@ impl WitFunction {
         interface == Some("wasi:cli/run") && function == "run" && self.params.is_empty()
     }
 
+    /// Whether it is what a toolchain left behind from setting the guest up, which nobody calls: componentize-py's, or
+    /// componentize-qjs's.
+    pub fn is_left_over(&self) -> bool {
+        const QUICKJS: [&str; 4] = ["shim", "script", "entry-path", "disable-gc"];
+        let params = self.params.iter().map(|param| param.name.as_str());
+        match self.parts() {
+            (Some("exports"), "init") => true,
+            (None, "init") => params.eq(QUICKJS),
+            _ => false,
+        }
+    }
+
     /// Whether it is the one that answers HTTP requests.
     pub fn serves_http(&self) -> bool {
         let (interface, function) = self.parts();

@@ -93,6 +93,14 @@ const INTERFACES: &[&str] = &[
     "wasi:random/insecure",
     "wasi:random/insecure-seed",
     "wasi:random/random",
+    // Programs that were made with all of WASI import them, and are told that they have no access once they ask.
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/network",
+    "wasi:sockets/tcp",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp",
+    "wasi:sockets/udp-create-socket",
 ];
 
 /// Whether components are given this interface. Whether of this very version shows when one is compiled.
@@ -138,6 +146,9 @@ pub(super) fn builder(state: &GuestState) -> WasiCtxBuilder {
     let mut builder = WasiCtxBuilder::new();
     builder
         .max_random_size(MAX_RANDOM_BYTES)
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
         .stderr(Pipe(LineSink::new(state.log.clone())));
     if let Some(fixed) = state.fixed {
         fixed.put_into(&mut builder);

@@ -1,4 +1,5 @@
-//! WASI 0.2 as components get it: the environment, standard streams, exit, clocks, randomness, an empty file system, and
+//! WASI 0.2 as components get it: the environment, standard streams, exit, clocks, randomness, an empty file system, no
+//! access to sockets, and
 //! HTTP from outside, not to the outside.
 //!
 //! What is linked here is what `wasi::is_known_interface` names; a component that imports more was refused before.
@@ -8,8 +9,9 @@ use wasmtime::component::Linker;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async;
-use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
+use wasmtime_wasi::p2::bindings::{cli, filesystem, random, sockets};
 use wasmtime_wasi::random::WasiRandom;
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use super::granted;
@@ -41,7 +43,20 @@ pub(in crate::guest) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest
     cli::terminal_stderr::add_to_linker::<_, WasiCli>(l, GuestState::cli)?;
     filesystem::types::add_to_linker::<_, WasiFilesystem>(l, GuestState::filesystem)?;
     filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, GuestState::filesystem)?;
+    link_sockets(l)?;
     granted::link(l)?;
     http::link(l)?;
     Ok(linker)
+}
+
+/// Sockets that nobody can make: `wasi::builder` allows neither them nor names to be looked up.
+fn link_sockets(l: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    let options = sockets::network::LinkOptions::default();
+    sockets::network::add_to_linker::<_, WasiSockets>(l, &options, GuestState::sockets)?;
+    sockets::instance_network::add_to_linker::<_, WasiSockets>(l, GuestState::sockets)?;
+    sockets::ip_name_lookup::add_to_linker::<_, WasiSockets>(l, GuestState::sockets)?;
+    sockets::tcp::add_to_linker::<_, WasiSockets>(l, GuestState::sockets)?;
+    sockets::tcp_create_socket::add_to_linker::<_, WasiSockets>(l, GuestState::sockets)?;
+    sockets::udp::add_to_linker::<_, WasiSockets>(l, GuestState::sockets)?;
+    sockets::udp_create_socket::add_to_linker::<_, WasiSockets>(l, GuestState::sockets)
 }

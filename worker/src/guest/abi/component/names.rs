@@ -40,12 +40,14 @@ pub(in crate::guest::abi) fn find<'a>(
 
 /// The function that a call without a function means.
 pub(in crate::guest::abi) fn entry(interface: &ComponentInterface) -> Result<&WitFunction, ErrorBody> {
-    match &interface.functions[..] {
+    let functions = interface.functions.iter();
+    let meant: Vec<&WitFunction> = functions.filter(|function| !function.is_left_over()).collect();
+    match &meant[..] {
         [only] => Ok(only),
         several => {
             let text = format!(
                 "the module has several functions, name one of {}",
-                listed(several.iter())
+                listed(several.iter().copied())
             );
             Err(ErrorBody::new(ErrorCode::InvalidRequest, text))
         }

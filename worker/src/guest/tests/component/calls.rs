@@ -251,3 +251,34 @@ async fn a_command_component_that_writes_for_ever_has_too_large_an_output() {
         ErrorCode::OutputTooLarge
     );
 }
+
+#[tokio::test]
+async fn what_a_toolchain_left_behind_is_not_the_function_that_is_meant() {
+    let with = |left_over: &str| {
+        Guest::wat(&format!(
+            r#"(component
+                (core module $m
+                    (memory (export "memory") 1)
+                    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 64))
+                    (func (export "init") (param i32 i32 i32 i32 i32 i32 i32 i32))
+                    (func (export "five") (result i32) (i32.const 5)))
+                (core instance $m (instantiate $m))
+                (func $init (param "shim" string) (param "script" string) (param "entry-path" (option string)) (param "disable-gc" bool)
+                    (canon lift (core func $m "init") (memory (core memory $m "memory")) (realloc (core func $m "realloc"))))
+                (func (export "five") (result u32) (canon lift (core func $m "five")))
+                {left_over})"#
+        ))
+    };
+    for left_over in [
+        r#"(export "init" (func $init))"#,
+        r#"(instance $i (export "init" (func $init))) (export "exports" (instance $i))"#,
+    ] {
+        assert_eq!(
+            with(left_over).results(nothing()).await,
+            json!([5]),
+            "{left_over}"
+        );
+    }
+    let (code, _) = refusal(&with(r#"(export "start" (func $init))"#), nothing());
+    assert_eq!(code, ErrorCode::InvalidRequest);
+}

@@ -122,3 +122,53 @@ async fn handles_that_a_guest_never_gives_back_are_bounded() {
     );
     assert_eq!(leaking.code(nothing()).await, ErrorCode::GuestTrapped);
 }
+
+/// Asks for a socket, and gives what came of it: 256 if none did, and the error's number.
+fn socket(protocol: &str) -> Vec<u8> {
+    wasm(&format!(
+        r#"(component
+            (import "wasi:sockets/network@0.2.0" (instance $network
+                (type $error (enum "unknown" "access-denied" "not-supported" "invalid-argument" "out-of-memory" "timeout"
+                    "concurrency-conflict" "not-in-progress" "would-block" "invalid-state" "new-socket-limit"
+                    "address-not-bindable" "address-in-use" "remote-unreachable" "connection-refused" "connection-reset"
+                    "connection-aborted" "datagram-too-large" "name-unresolvable" "temporary-resolver-failure"
+                    "permanent-resolver-failure"))
+                (export "error-code" (type (eq $error)))
+                (type $family (enum "ipv4" "ipv6"))
+                (export "ip-address-family" (type (eq $family)))))
+            (alias export $network "error-code" (type $error))
+            (alias export $network "ip-address-family" (type $family))
+            (import "wasi:sockets/{protocol}@0.2.0" (instance $sockets (export "{protocol}-socket" (type (sub resource)))))
+            (alias export $sockets "{protocol}-socket" (type $socket))
+            (import "wasi:sockets/{protocol}-create-socket@0.2.0" (instance $create
+                (alias outer 1 $error (type $error0)) (export "error-code" (type $error (eq $error0)))
+                (alias outer 1 $family (type $family0)) (export "ip-address-family" (type $family (eq $family0)))
+                (alias outer 1 $socket (type $socket0)) (export "{protocol}-socket" (type $socket (eq $socket0)))
+                (export "create-{protocol}-socket"
+                    (func (param "address-family" $family) (result (result (own $socket) (error $error)))))))
+            (core module $room (memory (export "memory") 1))
+            (core instance $room (instantiate $room))
+            (core func $create
+                (canon lower (func $create "create-{protocol}-socket") (memory (core memory $room "memory"))))
+            (core module $m
+                (import "host" "create" (func $create (param i32 i32)))
+                (import "host" "memory" (memory 1))
+                (func (export "f") (result i32)
+                    (call $create (i32.const 0) (i32.const 64))
+                    (i32.add
+                        (i32.mul (i32.load8_u (i32.const 64)) (i32.const 256))
+                        (i32.load8_u (i32.const 68)))))
+            (core instance $m (instantiate $m
+                (with "host" (instance (export "create" (func $create)) (export "memory" (memory $room "memory"))))))
+            (func (export "f") (result u32) (canon lift (core func $m "f"))))"#
+    ))
+}
+
+#[tokio::test]
+async fn who_asks_for_a_socket_has_no_access() {
+    const ACCESS_DENIED: u32 = 1;
+    for protocol in ["tcp", "udp"] {
+        let asked = Guest::new(&socket(protocol)).results(nothing()).await;
+        assert_eq!(asked, json!([256 + ACCESS_DENIED]), "{protocol}");
+    }
+}

@@ -6,8 +6,8 @@ use super::*;
 fn imports_that_are_not_given_are_named() {
     for (import, name) in [
         (
-            r#"(import "wasi:sockets/tcp@0.2.0" (instance))"#,
-            "wasi:sockets/tcp@0.2.0",
+            r#"(import "wasi:sockets/tcp@0.3.0" (instance))"#,
+            "wasi:sockets/tcp@0.3.0",
         ),
         (
             r#"(import "wasi:http/types@0.3.0" (instance))"#,
