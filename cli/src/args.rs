@@ -5,6 +5,7 @@
 mod bindings;
 mod call;
 mod jobs;
+mod seal;
 mod servers;
 mod settings;
 
@@ -18,6 +19,7 @@ pub use jobs::{
     DeadArgs, DeadCommand, DeadGetArgs, DeadListArgs, DeadPurgeArgs, DeadRedriveArgs, JobCancelArgs,
     JobGetArgs, JobListArgs, JobSubmitArgs, JobWaitArgs, JobsArgs, JobsCommand, PageArgs,
 };
+pub use seal::{SealArgs, SealingKeyArg};
 pub use servers::{BenchArgs, BenchAxumArgs, BenchEchoArgs, ChildArgs, Scenario, UpArgs};
 pub use settings::SettingsArgs;
 
@@ -69,6 +71,8 @@ pub enum Command {
     Bindings(BindingsArgs),
     /// Take a binding away.
     Unbind(UnbindArgs),
+    /// Seal a secret for a module, or make the key that opens them.
+    Seal(Box<SealArgs>),
     /// Measure this machine: what Wess does against a bare echo, in one run.
     Bench(BenchArgs),
     /// Print completions for a shell.

@@ -49,5 +49,6 @@ fn main() -> ExitCode {
         Command::Bind(args) => commands::run(*args),
         Command::Bindings(args) => commands::run(args),
         Command::Unbind(args) => commands::run(args),
+        Command::Seal(args) => commands::seal::run(*args),
     }
 }

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use wess_schemas::settings::{Settings, SettingsChange};
 use wess_schemas::{Limits, ModuleName};
+use wess_service::nats::NatsOptions;
 
 use crate::args::SettingsArgs;
+use crate::commands::seal;
 use crate::exit::Exit;
 use crate::fault::Fault;
 
@@ -50,6 +52,27 @@ impl SettingsArgs {
                 .map_err(|error| Fault::local(Exit::BadInput, error.to_string()))?;
         }
         Ok(manifest)
+    }
+
+    /// Seals the secrets that flags name, and adds them.
+    pub async fn seal_into(
+        &self,
+        terms: &mut SettingsChange,
+        module: &ModuleName,
+        nats: &NatsOptions,
+    ) -> Result<(), Fault> {
+        if self.secrets.is_empty() {
+            return Ok(());
+        }
+        let key = seal::sealing_key(&self.sealing_key, nats).await?;
+        let settings = terms.settings.get_or_insert_default();
+        for (name, value) in &self.secrets {
+            let sealed = seal::seal(&key, module, name, &seal::value(value)?)?;
+            settings.secrets.insert(name.clone(), sealed);
+        }
+        settings
+            .check()
+            .map_err(|error| Fault::local(Exit::BadInput, error.to_string()))
     }
 
     fn says_settings(&self) -> bool {

@@ -4,6 +4,7 @@
 //! that it started, by its id.
 
 mod environment;
+mod generated;
 mod guests;
 mod nats_cluster;
 mod nats_server;
@@ -13,6 +14,7 @@ mod schema;
 mod wait;
 
 pub use environment::{number, wasmtime};
+pub use generated::generated;
 pub use guests::guest;
 pub use nats_cluster::NatsCluster;
 pub use nats_server::{NatsServer, NatsServerBuilder};

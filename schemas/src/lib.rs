@@ -22,6 +22,7 @@ pub mod pattern;
 pub mod payload;
 pub mod reference;
 pub mod schema;
+pub mod secret;
 pub mod seed;
 pub mod settings;
 pub mod store;

@@ -10,11 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{Limits, MAX_ENV_BYTES, MAX_ENV_ENTRIES};
 use crate::pattern::is_pattern;
+use crate::secret::{MAX_SECRETS, SealedSecret};
 
 /// Longest description, in characters.
 pub const MAX_DESCRIPTION: usize = 1024;
 /// Most subjects of one module.
 pub const MAX_GRANTS: usize = 64;
+/// Most characters of all sealed secrets of a module together: they are part of its record.
+pub const MAX_SECRETS_CHARS: usize = 64 << 10;
 /// Longest subject.
 pub const MAX_GRANT_BYTES: usize = 255;
 /// A module's settings; what is left out is empty, off or denied.
@@ -27,6 +30,9 @@ pub struct Settings {
     /// Environment variables of every run. A caller may add others, and cannot change these.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Environment variables that nobody but the guest reads: sealed to the fleet's key, for this module and this name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SealedSecret>,
     /// What guests read through `wasi:config`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub config: BTreeMap<String, String>,
@@ -104,6 +110,14 @@ pub enum InvalidSettings {
     /// Too many subjects.
     #[error("settings.grants.publish has more than {MAX_GRANTS} entries")]
     TooManyGrants,
+    /// Too many of them.
+    #[error(
+        "settings.secrets has more than {MAX_SECRETS} entries, or more than {MAX_SECRETS_CHARS} characters"
+    )]
+    TooManySecrets,
+    /// It cannot be both.
+    #[error("{0} stands in settings.env and in settings.secrets")]
+    Twice(String),
     /// What is granted differs from one run to the next.
     #[error(
         "settings.deterministic and settings.grants exclude each other: what is granted may differ at the next run"
@@ -128,6 +142,7 @@ impl Settings {
         }
         check_values("env", &self.env)?;
         check_values("config", &self.config)?;
+        self.check_secrets()?;
         if self.deterministic && !self.grants.is_empty() {
             return Err(InvalidSettings::Deterministic);
         }
@@ -138,6 +153,22 @@ impl Settings {
             Some(subject) => Err(InvalidSettings::Subject(brief(subject))),
             None => Ok(()),
         }
+    }
+}
+
+impl Settings {
+    fn check_secrets(&self) -> Result<(), InvalidSettings> {
+        let chars: usize = self.secrets.values().map(|sealed| sealed.as_str().len()).sum();
+        if self.secrets.len() > MAX_SECRETS || chars > MAX_SECRETS_CHARS {
+            return Err(InvalidSettings::TooManySecrets);
+        }
+        for name in self.secrets.keys() {
+            check_name("secrets", name)?;
+            if self.env.contains_key(name) {
+                return Err(InvalidSettings::Twice(name.clone()));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -208,6 +239,7 @@ mod tests {
     #[test]
     fn every_bound_is_held_by_its_name() {
         let entries: Vec<_> = (0..=MAX_ENV_ENTRIES).map(|at| format!(r#""a{at}":"""#)).collect();
+        let sealed: Vec<_> = (0..=MAX_SECRETS).map(|at| format!(r#""a{at}":"XA.b""#)).collect();
         let subjects: Vec<_> = (0..=MAX_GRANTS).map(|at| format!(r#""a{at}""#)).collect();
         for (json, named) in [
             (
@@ -222,6 +254,14 @@ mod tests {
             (
                 r#"{"deterministic":true,"grants":{"keyvalue":true}}"#.into(),
                 "settings.deterministic",
+            ),
+            (
+                r#"{"env":{"A":""},"secrets":{"A":"XA.b"}}"#.into(),
+                "settings.env and in settings.secrets",
+            ),
+            (
+                format!(r#"{{"secrets":{{{}}}}}"#, sealed.join(",")),
+                "settings.secrets",
             ),
             (r#"{"env":{"A=B":""}}"#.into(), "settings.env has the name"),
             (r#"{"env":{"":""}}"#.into(), "settings.env has the name"),

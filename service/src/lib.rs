@@ -17,6 +17,7 @@ pub mod payloads;
 pub mod peers;
 pub mod queue;
 pub mod reply;
+pub mod secrets;
 pub mod telemetry;
 pub mod trace_context;
 pub mod upkeep;

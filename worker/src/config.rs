@@ -9,6 +9,7 @@ use wess_schemas::timestamp::Timestamp;
 use wess_service::assets::AssetOptions;
 use wess_service::config::{ConfigError, Problems};
 use wess_service::nats::{NatsConfig, NatsOptions};
+use wess_service::secrets::{OpeningKeys, SecretsOptions};
 
 use crate::executor::Bounds;
 use crate::memory;
@@ -72,6 +73,9 @@ pub struct WorkerOptions {
     /// How assets in JetStream are made.
     #[command(flatten)]
     pub assets: AssetOptions,
+    /// What opens modules' secrets.
+    #[command(flatten)]
+    pub secrets: SecretsOptions,
     /// Where jobs may be told of.
     #[command(flatten)]
     pub webhooks: WebhookOptions,
@@ -106,6 +110,8 @@ pub struct Config {
     pub assets: AssetOptions,
     /// Where jobs may be told of.
     pub webhooks: WebhookOptions,
+    /// What opens modules' secrets.
+    pub secrets: OpeningKeys,
 }
 
 impl WorkerOptions {
@@ -139,8 +145,10 @@ impl WorkerOptions {
         );
         within("--max-timeout-ms", self.max_timeout_ms, 1, 3_600_000);
         within("--grace-s", self.grace_s, 0, 3600);
+        let secrets = problems.parse("--secrets-keys", self.secrets.read());
         problems.finish()?;
-        let (Some(nats), Some(executors)) = (nats, NonZeroUsize::new(executors)) else {
+        let (Some(nats), Some(executors), Some(secrets)) = (nats, NonZeroUsize::new(executors), secrets)
+        else {
             unreachable!("a missing value is a problem, and problems have returned")
         };
         let ceiling = EffectiveLimits {
@@ -178,6 +186,7 @@ impl WorkerOptions {
             grace: Duration::from_secs(self.grace_s),
             assets,
             webhooks: self.webhooks.clone(),
+            secrets,
         })
     }
 }

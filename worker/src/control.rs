@@ -115,11 +115,12 @@ impl Control {
             chains,
             call_counts,
         } = parts;
-        let max_module_bytes = store.max_bytes;
+        let (max_module_bytes, sealing_key) = (store.max_bytes, store.secrets.sealing_key());
         let stats = Arc::new(ControlStats::default());
         let counts = count_requests(stats.clone(), call_counts);
         Self(Arc::new(Inner {
-            discovery: Discovery::new(worker, subjects.clone(), max_module_bytes, counts),
+            discovery: Discovery::new(worker, subjects.clone(), max_module_bytes, counts)
+                .sealing_to(sealing_key),
             subjects,
             store,
             modules: ModulesEndpoint { registry, fleet },

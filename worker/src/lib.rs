@@ -17,6 +17,7 @@ mod memory;
 mod metrics;
 pub mod queue;
 pub mod registry;
+mod secrets;
 pub mod worker;
 
 pub use config::{Config, WorkerOptions};

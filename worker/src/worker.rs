@@ -84,13 +84,7 @@ impl Worker {
             under_way: under_way.clone(),
             room: Arc::new(Semaphore::new(MAX_CHAINS_KIB)),
         };
-        let store = Arc::new(StoreEndpoint {
-            registry: registry.clone(),
-            fleet: fleet.clone(),
-            subjects: subjects.clone(),
-            policy: config.policy,
-            max_bytes: config.registry.max_module_bytes(),
-        });
+        let store = Arc::new(StoreEndpoint::new(&config, &registry, &fleet));
         let durable = Durable::new(DurableParts {
             config: &config,
             client: connection.client.clone(),
@@ -183,6 +177,7 @@ impl Common {
             subjects: config.nats.subjects.clone(),
             registry,
             policy: config.policy,
+            secrets: config.secrets.clone(),
             budget: MemoryBudget::new(config.memory_bytes),
             ticker: Ticker::start().map_err(Failure::internal)?,
             bounds: config.bounds,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::CallLimits;
+use super::{CallLimits, SealingKeyArg};
 
 /// A version's terms, as a file and flags; flags come after the file.
 #[derive(Debug, Clone, Default, Args)]
@@ -19,6 +19,11 @@ pub struct SettingsArgs {
     /// An environment variable of every run.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub env: Vec<(String, String)>,
+    /// An environment variable that only guests read: sealed before it leaves this machine; @FILE reads it from a file.
+    #[arg(long = "secret", value_name = "NAME=VALUE|@FILE", value_parser = pair)]
+    pub secrets: Vec<(String, String)>,
+    #[command(flatten)]
+    pub sealing_key: SealingKeyArg,
     /// A value that guests read through wasi:config.
     #[arg(long = "config", value_name = "NAME=VALUE", value_parser = pair)]
     pub values: Vec<(String, String)>,

@@ -14,7 +14,10 @@ impl Ask for ConfigureArgs {
     }
 
     async fn ask(self) -> Result<Exit, Fault> {
-        let terms = self.settings.read()?.terms;
+        let mut terms = self.settings.read()?.terms;
+        self.settings
+            .seal_into(&mut terms, &self.name, &self.remote.nats)
+            .await?;
         if terms == SettingsChange::default() {
             return Err(Fault::local(Exit::Usage, "nothing is said that should change"));
         }

@@ -51,7 +51,9 @@ fn facts(module: &Module) -> String {
         ("limits", (!limits.is_empty()).then_some(limits)),
         ("about", settings.description.clone()),
         ("env", pairs(&settings.env)),
+        ("secrets", list(&settings.secrets.keys().cloned().collect())),
         ("config", pairs(&settings.config)),
+        ("deterministic", settings.deterministic.then(|| "yes".into())),
         ("keyvalue", grants.keyvalue.then(|| "allowed".into())),
         ("publishes to", list(&grants.publish)),
     ])

@@ -11,6 +11,7 @@ mod invoke;
 mod jobs;
 mod ls;
 mod rm;
+pub mod seal;
 mod store;
 mod tag;
 

@@ -16,7 +16,10 @@ impl Ask for StoreArgs {
     }
 
     async fn ask(self) -> Result<Exit, Fault> {
-        let (name, file, terms) = self.what()?;
+        let (name, file, mut terms) = self.what()?;
+        self.settings
+            .seal_into(&mut terms, &name, &self.remote.nats)
+            .await?;
         let wasm = input::of_module(&file)?;
         let transport = transport::open(&self.remote).await?;
         let module = transport.store(NewModule { name, wasm, terms }).await?;

@@ -5,6 +5,7 @@
 mod find;
 mod launch;
 mod nats_server;
+mod secrets;
 mod welcome;
 
 use std::process::ExitCode;
@@ -54,6 +55,10 @@ fn validate(args: &UpArgs) -> Result<(Config, HttpConfig), ConfigError> {
             "--nats-listen",
             "is not loopback, and this server asks for no credentials: give one by --nats",
         );
+    }
+    if options.secrets.file.is_none() && !args.nats.is_given() {
+        let made = secrets::keys_in(&args.worker.registry.data);
+        options.secrets.file = problems.parse("--secrets-keys", made);
     }
     let worker = problems.take(options.validate(&args.nats));
     let http = problems.take(args.http_options.validate("--http", args.http));

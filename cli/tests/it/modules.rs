@@ -270,3 +270,36 @@ fn rm_takes_away_what_was_named_and_nothing_that_a_tag_holds() {
         assert_eq!(code(&wess.ask(door, &["describe", "calc"])), 66);
     }
 }
+
+#[test]
+fn a_secret_is_sealed_before_it_leaves_and_only_the_guest_has_it() {
+    let wess = Wess::up();
+    let greet = wess.file("greet.wasm", &guest("greet"));
+    let secret = wess.file("greeting", b"Salut-from-a-vault\n");
+    let from_file = format!("GREETING=@{secret}");
+    wess.must(Door::Nats, &["store", "greet", &greet, "--secret", &from_file]);
+    assert_eq!(
+        wess.must(Door::Nats, &["invoke", "greet", "Ada"]),
+        "Salut-from-a-vault, Ada!"
+    );
+    for output in ["human", "json"] {
+        let shown = wess.must(Door::Nats, &["describe", "greet", "--output", output]);
+        assert!(shown.contains("GREETING") && !shown.contains("vault"), "{shown}");
+    }
+
+    let sealed = wess.pipe(
+        Door::Nats,
+        &["seal", "greet", "GREETING"],
+        b"Salut-from-a-vault\n",
+    );
+    assert_eq!(code(&sealed), 0, "{}", stderr(&sealed));
+    let toml = format!("[secrets]\nGREETING = \"{}\"\n", stdout(&sealed).trim());
+    let toml = wess.file("wess.toml", toml.as_bytes());
+    wess.must(Door::Http, &["configure", "greet", "--settings", &toml]);
+    assert_eq!(
+        wess.must(Door::Http, &["invoke", "greet", "Bo"]),
+        "Salut-from-a-vault, Bo!"
+    );
+    let other = wess.ask(Door::Http, &["store", "other", &greet, "--settings", &toml]);
+    assert_eq!(code(&other), 65, "{}", stderr(&other));
+}

@@ -13,6 +13,7 @@ use wess_schemas::export::Export;
 use wess_schemas::module::{Abi, ListRequest, TagRequest, VersionSummary};
 use wess_schemas::outcome::{ModuleRun, RunStats};
 use wess_schemas::payload::{PayloadBucket, PayloadRef};
+use wess_schemas::secret::SealedSecret;
 use wess_schemas::settings::{Grants, Settings};
 use wess_schemas::store::StoreRequest;
 use wess_schemas::subject::Prefix;
@@ -165,12 +166,16 @@ prop_compose! {
     }
 }
 
+fn sealed() -> impl Strategy<Value = SealedSecret> {
+    "X[A-Z0-9]{1,9}\\.[A-Za-z0-9_-]{1,9}".prop_map(|text| text.try_into().expect("the grammar is its own"))
+}
+
 prop_compose! {
     fn settings()(
         description in of(text()), env in btree_map(text(), text(), 0..3), config in btree_map(text(), text(), 0..3),
-        (deterministic, keyvalue) in any::<(bool, bool)>(), publish in btree_set(text(), 0..3),
+        secrets in btree_map(text(), sealed(), 0..3), (deterministic, keyvalue) in any::<(bool, bool)>(), publish in btree_set(text(), 0..3),
     ) -> Settings {
-        Settings { description, env, config, deterministic, grants: Grants { keyvalue, publish } }
+        Settings { description, env, secrets, config, deterministic, grants: Grants { keyvalue, publish } }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
+use wess_schemas::secret::SEALING_KEY;
 use wess_schemas::subject::{QUEUE_GROUP, Subjects};
 use wess_schemas::{ErrorBody, WorkerId};
 use wess_service::bus::Reply;
@@ -125,6 +126,8 @@ pub struct Discovery {
     max_module_bytes: u64,
     started: OffsetDateTime,
     counts: CountRequests,
+    /// What secrets are sealed to.
+    sealing_key: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -192,7 +195,13 @@ impl Discovery {
             max_module_bytes,
             started: OffsetDateTime::now_utc(),
             counts,
+            sealing_key: None,
         }
+    }
+
+    /// Tells callers what to seal secrets to.
+    pub fn sealing_to(self, sealing_key: Option<String>) -> Self {
+        Self { sealing_key, ..self }
     }
 
     /// Who answers.
@@ -215,7 +224,12 @@ impl Discovery {
             name: SERVICE,
             id: &self.worker,
             version: env!("CARGO_PKG_VERSION"),
-            metadata: BTreeMap::new(),
+            metadata: self
+                .sealing_key
+                .clone()
+                .map(|key| (SEALING_KEY, key))
+                .into_iter()
+                .collect(),
             more,
         })
     }

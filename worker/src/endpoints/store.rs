@@ -15,9 +15,12 @@ use wess_schemas::settings::InvalidSettings;
 use wess_schemas::store::{StoreRequest, StoreSource};
 use wess_schemas::subject::Subjects;
 use wess_schemas::{Digest, ErrorBody, ErrorCode, ModuleName};
+use wess_service::secrets::OpeningKeys;
 
+use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::registry::{NewModule, Registry, Terms};
+use crate::secrets;
 
 /// What WebAssembly begins with.
 const MAGIC: &[u8] = b"\0asm";
@@ -32,6 +35,8 @@ pub struct StoreEndpoint {
     pub subjects: Subjects,
     /// What limits a module may have.
     pub policy: LimitPolicy,
+    /// What opens modules' secrets.
+    pub secrets: OpeningKeys,
     /// Most bytes of Wasm in one module.
     pub max_bytes: u64,
 }
@@ -45,6 +50,18 @@ struct Order {
 }
 
 impl StoreEndpoint {
+    /// Stores as a worker was told.
+    pub fn new(config: &Config, registry: &Registry, fleet: &Fleet) -> Self {
+        Self {
+            registry: registry.clone(),
+            fleet: fleet.clone(),
+            subjects: config.nats.subjects.clone(),
+            policy: config.policy,
+            secrets: config.secrets.clone(),
+            max_bytes: config.registry.max_module_bytes(),
+        }
+    }
+
     /// Answers one request, once what it stored is durable.
     pub async fn answer(&self, headers: &HeaderMap, payload: Bytes) -> Result<Module, ErrorBody> {
         self.carry_out(read(headers, payload)?, PayloadBucket::Calls)
@@ -58,8 +75,8 @@ impl StoreEndpoint {
 
     /// Refuses a request that could not be carried out, and gives where its upload lies, if it has one.
     pub async fn check(&self, request: &StoreRequest) -> Result<Option<PayloadRef>, ErrorBody> {
-        let Order { source, terms, .. } = order(request.clone())?;
-        self.check_terms(&terms)?;
+        let Order { name, source, terms } = order(request.clone())?;
+        self.check_terms(&name, &terms)?;
         match source {
             StoreSource::Bytes(bytes) => self.check_size(bytes.len() as u64).map(|()| None),
             StoreSource::Upload { digest, object } => {
@@ -69,7 +86,7 @@ impl StoreEndpoint {
         }
     }
 
-    fn check_terms(&self, terms: &Terms) -> Result<(), ErrorBody> {
+    fn check_terms(&self, name: &ModuleName, terms: &Terms) -> Result<(), ErrorBody> {
         if let Some(limits) = &terms.limits {
             self.policy
                 .check(limits)
@@ -79,6 +96,7 @@ impl StoreEndpoint {
             return Ok(());
         };
         settings.check().map_err(|refused| invalid(refused.to_string()))?;
+        secrets::open(&self.secrets, name, settings)?;
         // A pattern's first token is none of NATS's wildcards.
         let ours = |subject: &&String| !self.subjects.may_reply_to(&subject.replace(['*', '>'], "any"));
         match settings.grants.publish.iter().find(ours) {
@@ -89,7 +107,7 @@ impl StoreEndpoint {
 
     async fn carry_out(&self, order: Order, bucket: PayloadBucket) -> Result<Module, ErrorBody> {
         let Order { name, source, terms } = order;
-        self.check_terms(&terms)?;
+        self.check_terms(&name, &terms)?;
         let wasm = match source {
             StoreSource::Bytes(bytes) => Bytes::from(bytes),
             StoreSource::Upload { digest, object } => {

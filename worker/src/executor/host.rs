@@ -176,7 +176,11 @@ impl Host for CallHost {
             module,
             job_id,
             stream,
-            text: line.to_owned(),
+            text: self
+                .module
+                .secrets
+                .masked(line)
+                .unwrap_or_else(|| line.to_owned()),
         };
         if self.outside.lines.try_send(line).is_err() {
             self.outside.tally.log_lines_dropped.add_from_anywhere(1);

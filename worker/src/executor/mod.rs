@@ -32,6 +32,7 @@ use wess_service::bus::Reply;
 use wess_service::lifecycle::{Failure, Lifecycle};
 use wess_service::nats::NatsConfig;
 use wess_service::queue::overdue::Overdue;
+use wess_service::secrets::OpeningKeys;
 
 use crate::call::{Call, CallResult, QueuedResult};
 use crate::endpoints::http::HttpEnd;
@@ -57,6 +58,8 @@ pub struct Common {
     pub registry: Registry,
     /// What callers may ask.
     pub policy: LimitPolicy,
+    /// What opens modules' secrets.
+    pub secrets: OpeningKeys,
     /// Guest memory of the process.
     pub budget: Arc<MemoryBudget>,
     /// The clock of all engines.

@@ -179,6 +179,22 @@ impl Executor {
         } = *pending;
         let (expires, job_id, mut input) = (call.expires(), call.job_id, call.input);
         input.put_env(&module.settings.env);
+        if !module.settings.secrets.is_empty() {
+            let opened = module
+                .secrets
+                .open(&self.common.secrets, module.name.as_ref(), &module.settings);
+            match opened {
+                Ok(secrets) => input.put_env(secrets),
+                Err(error) => {
+                    let error = error.clone();
+                    return Err(Box::new(Misfit {
+                        job_id,
+                        responder,
+                        error,
+                    }));
+                }
+            }
+        }
         let argv0 = module.name.as_ref().map_or("guest", |name| name.as_str());
         let invalid = |why: wess_schemas::limits::LimitRefused| {
             ErrorBody::new(ErrorCode::InvalidRequest, why.to_string())

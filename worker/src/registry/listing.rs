@@ -11,6 +11,7 @@ use wess_schemas::wit::ComponentInterface;
 use wess_schemas::{Digest, Limits, ModuleId, ModuleName, Tag, export};
 
 use crate::guest::abi::Callable;
+use crate::secrets::Secrets;
 
 /// Everything that a call needs to know of the module that it names.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +34,8 @@ pub struct Resolved {
     pub limits: Limits,
     /// What its guests are given, and what they may reach; nothing when it was named by digest.
     pub settings: Settings,
+    /// Its secrets, once a call has needed them.
+    pub secrets: Secrets,
 }
 
 impl Resolved {
@@ -54,6 +57,7 @@ impl Resolved {
             }),
             limits: Limits::default(),
             settings: Settings::default(),
+            secrets: Secrets::default(),
         }
     }
 

@@ -34,6 +34,7 @@ mod registry_loads;
 mod registry_store;
 mod rig;
 mod rolling;
+mod secrets;
 mod secured;
 mod settings;
 mod spill;

@@ -7,16 +7,11 @@ use std::process::Command;
 
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
-use wasm_smith::{Config, InstructionKind, InstructionKinds, Module};
 
 use super::*;
 
 const SEED: u64 = 20_261_121;
 const MODULES: u64 = 60;
-/// Bytes that one module is made of.
-const RAW_BYTES: usize = 16 << 10;
-/// Loops and calls that a generated module does before it stops itself with `unreachable`.
-const STEPS: u32 = 1000;
 const FUEL: u64 = 1 << 40;
 
 /// What every module of the corpus exports.
@@ -102,55 +97,14 @@ fn load(wasm: &[u8], engines: &EnginePool, metering: Metering) -> Guest {
     guest
 }
 
-/// A module of any shape that we take, which ends by itself.
+/// A generated module that we take.
 fn module(random: &mut ChaCha20Rng) -> Vec<u8> {
-    let mut config = Config {
-        exports: Some(wasm(SHAPE)),
-        max_imports: 0,
-        max_memory32_bytes: 16 << 16,
-        memory_max_size_required: true,
-        max_table_elements: 1000,
-        table_max_size_required: true,
-        max_tables: 4,
-        // Else payloads become integers, and show. Those of vectors still may.
-        canonicalize_nans: true,
-        exceptions_enabled: false,
-        gc_enabled: false,
-        memory64_enabled: false,
-        // What its instructions give is the processor's choice there, and ours here.
-        relaxed_simd_enabled: false,
-        threads_enabled: false,
-        ..Config::default()
-    };
     loop {
-        // With these it writes types of garbage-collected things too, which we refuse.
-        config.reference_types_enabled = random.next_u32().is_multiple_of(4);
-        // Most that may trap do so at once.
-        config.disallow_traps = !random.next_u32().is_multiple_of(4);
-        // Nearly all that may loop and call do so without end.
-        config.allowed_instructions = match random.next_u32().is_multiple_of(2) {
-            true => InstructionKinds::all(),
-            false => straight(),
-        };
-        config.allow_start_export = random.next_u32().is_multiple_of(4);
-        let mut raw = vec![0; RAW_BYTES];
-        random.fill_bytes(&mut raw);
-        let mut raw = arbitrary::Unstructured::new(&raw);
-        if let Ok(mut module) = Module::new(config.clone(), &mut raw)
-            && module.ensure_termination(STEPS).is_ok()
-        {
-            let wasm = module.to_bytes();
-            if inspect(&wasm).is_ok() {
-                return wasm;
-            }
+        let wasm = wess_harness::generated(&wasm(SHAPE), random);
+        if inspect(&wasm).is_ok() {
+            return wasm;
         }
     }
-}
-
-/// What goes neither back nor elsewhere.
-fn straight() -> InstructionKinds {
-    use InstructionKind::*;
-    InstructionKinds::new(&[Numeric, Vector, Reference, Parametric, Variable, Table, Memory])
 }
 
 /// An argument as its bits: every other one from where things change.
