@@ -54,6 +54,7 @@ fn facts(module: &Module) -> String {
         ("config", pairs(&settings.config)),
         ("keyvalue", grants.keyvalue.then(|| "allowed".into())),
         ("publishes to", list(&grants.publish)),
+        ("calls", list(&grants.http)),
     ])
 }
 
