@@ -32,6 +32,7 @@ use crate::files;
 use crate::fleet::{CountSlots, Fleet, SlotCounts};
 use crate::guest::{Compiler, MemoryBudget, Ticker};
 use crate::metrics;
+use crate::outbound::Outbound;
 use crate::queue::dead::Letters;
 use crate::queue::keyed::KeyedCalls;
 use crate::queue::known::KnownJobs;
@@ -70,7 +71,7 @@ impl Worker {
             .map_err(Failure::unavailable)?;
         let common = Common::new(&id, &config, registry.clone(), fleet.clone())?;
         let (budget, under_way) = (Arc::clone(&common.budget), common.inside.clone());
-        let overdue = common.overdue.clone();
+        let (overdue, outbound) = (common.overdue.clone(), Arc::clone(&common.outbound));
         let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
         let tallies = Tallies(executors.tallies());
         let chains = Chains {
@@ -138,6 +139,7 @@ impl Worker {
         call_queue.serve(lifecycle);
         durable.serve(shares.jobs, lifecycle, metrics_of_worker);
         host.stats.register(metrics_of_worker);
+        outbound.stats().register(metrics_of_worker);
         host.serve(mirror);
         let mut counted = tallies;
         counted.0.push(call_queue.stats().refused());
@@ -178,6 +180,7 @@ impl Worker {
 
 impl Common {
     fn new(id: &WorkerId, config: &Config, registry: Registry, fleet: Fleet) -> Result<Self, Failure> {
+        let inside = TaskTracker::new();
         Ok(Self {
             worker: id.clone(),
             subjects: config.nats.subjects.clone(),
@@ -189,7 +192,8 @@ impl Common {
             max_prepared: files::modules_per_executor(config.executors),
             nats: config.nats.clone(),
             assets: config.assets.clone(),
-            inside: TaskTracker::new(),
+            outbound: Outbound::open(config.outbound, inside.clone()),
+            inside,
             fleet,
             clock: config.clock,
             overdue: Overdue::default(),

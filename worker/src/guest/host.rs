@@ -19,6 +19,7 @@ use super::http::HttpState;
 use super::limits::GuestLimiter;
 use super::log::{GuestLog, LogStream};
 use super::wasi;
+use crate::outbound::Outbound;
 
 /// Most bytes of one state key.
 pub const MAX_STATE_KEY_BYTES: usize = 256;
@@ -66,6 +67,8 @@ pub trait Host: Send + Sync {
     fn list_state(&self) -> StateFuture<'_, Vec<Vec<u8>>>;
     /// Publishes to a subject; whether that is granted.
     fn publish<'a>(&'a self, subject: &'a str, payload: Bytes) -> StateFuture<'a, bool>;
+    /// The way to hosts that are granted, if there is one.
+    fn outbound(&self) -> Option<&Arc<Outbound>>;
 }
 
 /// A fault of a guest's own making in a host call.
@@ -123,7 +126,7 @@ impl GuestState {
             output: None,
             output_limit: usize::try_from(limits.output_bytes).unwrap_or(usize::MAX),
             log: GuestLog::new(Arc::clone(&host)),
-            http: HttpState::default(),
+            http: HttpState::new(Arc::clone(&host)),
             fixed: None,
             host,
             last_state: Bytes::new(),
