@@ -13,7 +13,6 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wess_schemas::limits::EffectiveLimits;
 use wess_schemas::settings::{MAX_GRANT_BYTES, Settings};
 
-use super::epoch::wait_for;
 use super::fixed::Fixed;
 use super::http::HttpState;
 use super::limits::GuestLimiter;
@@ -196,7 +195,7 @@ fn set_output(mut caller: HostCaller<'_>, output: u32, len: u32) -> wasmtime::Re
 async fn get_state(mut caller: HostCaller<'_>, key: u32, key_len: u32) -> wasmtime::Result<i32> {
     let key = state_key(&mut caller, key, key_len, "get_state")?;
     let host = Arc::clone(&caller.data().host);
-    let value = wait_for(&mut caller, host.get_state(&key)).await?;
+    let value = host.get_state(&key).await?;
     let length = value
         .as_ref()
         .and_then(|value| i32::try_from(value.len()).ok())
@@ -228,13 +227,13 @@ async fn set_state(
     check_size("a state value", value.len(), MAX_STATE_VALUE_BYTES)?;
     let value = Bytes::copy_from_slice(value);
     let host = Arc::clone(&caller.data().host);
-    Ok(wait_for(&mut caller, host.set_state(&key, value)).await?)
+    Ok(host.set_state(&key, value).await?)
 }
 
 async fn delete_state(mut caller: HostCaller<'_>, key: u32, key_len: u32) -> wasmtime::Result<()> {
     let key = state_key(&mut caller, key, key_len, "delete_state")?;
     let host = Arc::clone(&caller.data().host);
-    Ok(wait_for(&mut caller, host.delete_state(&key)).await?)
+    Ok(host.delete_state(&key).await?)
 }
 
 /// 0 once it is on its way, -1 where the subject is not granted.
@@ -256,7 +255,7 @@ async fn publish(
         Bytes::copy_from_slice(payload),
     );
     let host = Arc::clone(&caller.data().host);
-    let published = wait_for(&mut caller, host.publish(&subject, payload)).await?;
+    let published = host.publish(&subject, payload).await?;
     Ok(if published { 0 } else { -1 })
 }
 
