@@ -119,15 +119,77 @@ fn address<B>(request: &mut Request<B>, target: &Target) -> Result<(), OutboundF
     if request.method() == Method::CONNECT {
         return Err(OutboundFault::MethodInvalid);
     }
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let path = match request.uri().path_and_query().map_or("/", |path| path.as_str()) {
+        query if query.starts_with('?') => format!("/{query}"),
+        path => path.to_owned(),
+    };
     if path.len() > MAX_URI_BYTES {
         return Err(OutboundFault::UriTooLong);
     }
-    let path: Uri = path.parse().map_err(|_| OutboundFault::UriInvalid)?;
-    *request.uri_mut() = path;
-    request.headers_mut().insert(HOST, target.host_header()?);
-    request
-        .headers_mut()
-        .insert(CONNECTION, HeaderValue::from_static("close"));
+    *request.uri_mut() = Uri::try_from(path).map_err(|_| OutboundFault::UriInvalid)?;
+    let headers = request.headers_mut();
+    headers.insert(HOST, target.host_header()?);
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::outbound::{MAX_UNDER_WAY, OutboundPolicy};
+
+    fn granted() -> BTreeSet<String> {
+        BTreeSet::from(["a.example".into(), "127.0.0.1:1".into()])
+    }
+
+    fn addressed(request: http::request::Builder) -> Result<Request<()>, OutboundFault> {
+        let mut request = request.body(()).unwrap();
+        let target = Target::of(request.uri(), &granted(), OutboundPolicy::Granted)?;
+        address(&mut request, &target).map(|()| request)
+    }
+
+    #[test]
+    fn a_request_says_its_path_and_its_host() {
+        let hosts = "somebody.else";
+        for (uri, path) in [
+            ("http://a.example", "/"),
+            ("http://a.example?a=b", "/?a=b"),
+            ("http://a.example//other.example/x?a", "//other.example/x?a"),
+        ] {
+            let request = Request::get(uri)
+                .header(HOST, hosts)
+                .header(CONNECTION, "keep-alive");
+            let request = addressed(request).expect(uri);
+            assert_eq!(request.uri(), path, "{uri}");
+            assert_eq!(request.headers()[HOST], "a.example");
+            assert_eq!(request.headers()[CONNECTION], "close");
+        }
+    }
+
+    #[test]
+    fn what_no_host_is_asked_is_refused() {
+        let long = format!("http://a.example/{}", "a".repeat(MAX_URI_BYTES));
+        let refused = addressed(Request::get(long)).unwrap_err();
+        assert_eq!(refused, OutboundFault::UriTooLong);
+        let refused = addressed(Request::connect("http://a.example/")).unwrap_err();
+        assert_eq!(refused, OutboundFault::MethodInvalid);
+    }
+
+    #[tokio::test]
+    async fn a_worker_sends_only_so_many_requests_at_once() {
+        let outbound = Outbound::open(OutboundPolicy::Granted, TaskTracker::new());
+        let allowance = Allowance::new(Arc::clone(&outbound));
+        let send = || {
+            let request = Request::get("http://127.0.0.1:1/").body(Empty::new()).unwrap();
+            allowance.send(&granted(), request, Timeouts::within(None, None, None))
+        };
+        let others: Vec<_> = (0..MAX_UNDER_WAY).map(|_| outbound.permit().unwrap()).collect();
+        assert_eq!(send().await.err(), Some(OutboundFault::TooManyAtOnce));
+        drop(others);
+        assert_eq!(send().await.err(), Some(OutboundFault::Refused));
+        assert_eq!(outbound.under_way(), 0);
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::Resumption;
@@ -75,15 +76,21 @@ fn server_name(host: &HostName) -> Result<ServerName<'static>, OutboundFault> {
     }
 }
 
-/// Every address of a name, as the system finds them. A lookup cannot be called off: its room is taken until it is over.
+/// Every address of a name, as the system finds them. A lookup cannot be called off: its room is taken until it is over,
+/// and its thread is nobody's, so that a process that stops does not wait for it.
 async fn look_up(outbound: &Outbound, name: &str, port: u16) -> Result<Vec<SocketAddr>, OutboundFault> {
     let room = Arc::clone(&outbound.lookups).acquire_owned().await;
     let (room, name) = (room.map_err(|_| OutboundFault::Internal)?, name.to_owned());
-    let looking = tokio::task::spawn_blocking(move || {
-        let _room = room;
-        (name.as_str(), port).to_socket_addrs().map(Iterator::collect)
-    });
-    let found: std::io::Result<Vec<SocketAddr>> = looking.await.map_err(|_| OutboundFault::Internal)?;
+    let (tell, told) = oneshot::channel();
+    let looking = move || {
+        let found = (name.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+        drop(room);
+        // Whoever asked may have given up.
+        let _ = tell.send(found);
+    };
+    let thread = std::thread::Builder::new().name("wess-lookup".into());
+    thread.spawn(looking).map_err(|_| OutboundFault::Internal)?;
+    let found = told.await.map_err(|_| OutboundFault::Internal)?;
     found.map_err(|_| OutboundFault::Lookup)
 }
 

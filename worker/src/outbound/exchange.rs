@@ -294,3 +294,24 @@ impl Body for ResponseBody {
         self.incoming.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_ends_at_its_own_bound_and_all_bodies_of_a_run_at_theirs() {
+        let run = Arc::default();
+        let received = || Length::new(&run, |bytes| &bytes.received);
+        let mut first = received();
+        assert_eq!(first.add(MAX_BODY_BYTES), None);
+        assert_eq!(first.add(1), Some(MAX_BODY_BYTES));
+        let left = MAX_RUN_BYTES - MAX_BODY_BYTES - 1;
+        assert_eq!(received().exceeded_by(left), None);
+        assert_eq!(received().exceeded_by(left + 1), Some(MAX_RUN_BYTES));
+        assert_eq!(received().add(left), None);
+        assert_eq!(received().add(1), Some(MAX_RUN_BYTES));
+        assert_eq!(Length::new(&run, |bytes| &bytes.sent).add(MAX_BODY_BYTES), None);
+        assert_eq!(received().exceeded_by(u64::MAX), Some(MAX_BODY_BYTES));
+    }
+}
