@@ -69,9 +69,9 @@ impl Worker {
         let fleet = Fleet::listen(id.clone(), &subjects, &connection, registry.revision(), lifecycle)
             .await
             .map_err(Failure::unavailable)?;
-        let common = Common::new(&id, &config, registry.clone(), fleet.clone())?;
+        let common = Common::new(&id, &config, registry.clone(), fleet.clone(), metrics)?;
         let (budget, under_way) = (Arc::clone(&common.budget), common.inside.clone());
-        let (overdue, outbound) = (common.overdue.clone(), Arc::clone(&common.outbound));
+        let overdue = common.overdue.clone();
         let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
         let tallies = Tallies(executors.tallies());
         let chains = Chains {
@@ -139,7 +139,6 @@ impl Worker {
         call_queue.serve(lifecycle);
         durable.serve(shares.jobs, lifecycle, metrics_of_worker);
         host.stats.register(metrics_of_worker);
-        outbound.stats().register(metrics_of_worker);
         host.serve(mirror);
         let mut counted = tallies;
         counted.0.push(call_queue.stats().refused());
@@ -179,8 +178,18 @@ impl Worker {
 }
 
 impl Common {
-    fn new(id: &WorkerId, config: &Config, registry: Registry, fleet: Fleet) -> Result<Self, Failure> {
+    fn new(
+        id: &WorkerId,
+        config: &Config,
+        registry: Registry,
+        fleet: Fleet,
+        metrics: &mut Metrics,
+    ) -> Result<Self, Failure> {
         let inside = TaskTracker::new();
+        let outbound = Outbound::open(config.outbound, inside.clone());
+        outbound
+            .stats()
+            .register(metrics.sub_registry_with_prefix("wess_worker"));
         Ok(Self {
             worker: id.clone(),
             subjects: config.nats.subjects.clone(),
@@ -192,7 +201,7 @@ impl Common {
             max_prepared: files::modules_per_executor(config.executors),
             nats: config.nats.clone(),
             assets: config.assets.clone(),
-            outbound: Outbound::open(config.outbound, inside.clone()),
+            outbound,
             inside,
             fleet,
             clock: config.clock,

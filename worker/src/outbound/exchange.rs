@@ -273,7 +273,9 @@ impl Body for ResponseBody {
                 Some(Ok(frame)) => Some(this.take(frame)),
                 Some(Err(error)) => Some(Err(this.fail(OutboundFault::of_exchange(&error)))),
                 None => {
-                    this.held.take().map(Held::answered);
+                    if let Some(held) = this.held.take() {
+                        held.answered();
+                    }
                     None
                 }
             });
