@@ -186,7 +186,7 @@ impl Common {
         metrics: &mut Metrics,
     ) -> Result<Self, Failure> {
         let inside = TaskTracker::new();
-        let outbound = Outbound::open(config.outbound, inside.clone());
+        let outbound = Outbound::open(config.outbound, inside.clone()).map_err(Failure::internal)?;
         outbound
             .stats()
             .register(metrics.sub_registry_with_prefix("wess_worker"));

@@ -180,7 +180,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_sends_only_so_many_requests_at_once() {
-        let outbound = Outbound::open(OutboundPolicy::Granted, TaskTracker::new());
+        let outbound = Outbound::open(OutboundPolicy::Granted, TaskTracker::new()).unwrap();
         let allowance = Allowance::new(Arc::clone(&outbound));
         let send = || {
             let request = Request::get("http://127.0.0.1:1/").body(Empty::new()).unwrap();

@@ -11,11 +11,12 @@ mod fault;
 mod stats;
 mod target;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::RootCertStore;
 use tokio_util::task::TaskTracker;
@@ -82,10 +83,13 @@ impl Timeouts {
     }
 }
 
-/// A worker's way out. Its tasks run where it was opened: name lookups and handshakes hold no executor's thread.
+/// A worker's way out. It has a thread of its own: handshakes and what servers send hold up neither executors nor the
+/// control plane, and take one core at most.
 pub struct Outbound {
     policy: OutboundPolicy,
     io: Handle,
+    /// The thread ends when this goes.
+    _io_thread: oneshot::Sender<()>,
     tasks: TaskTracker,
     under_way: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
@@ -103,29 +107,42 @@ impl std::fmt::Debug for Outbound {
 }
 
 impl Outbound {
-    /// A way out from the current runtime, whose tasks this tracker knows. It trusts the certificates that the machine
-    /// trusts.
-    pub fn open(policy: OutboundPolicy, tasks: TaskTracker) -> Arc<Self> {
+    /// A way out, whose tasks this tracker knows. It trusts the certificates that the machine trusts.
+    pub fn open(policy: OutboundPolicy, tasks: TaskTracker) -> io::Result<Arc<Self>> {
         Self::with(policy, tasks, OnceCell::new())
     }
 
     /// The same, trusting these certificates.
     #[cfg(test)]
     pub fn trusting(policy: OutboundPolicy, tasks: TaskTracker, roots: RootCertStore) -> Arc<Self> {
-        let tls = connect::connector(roots).expect("ring has the default versions of TLS");
-        Self::with(policy, tasks, OnceCell::new_with(Some(tls)))
+        let tls = connect::connector(roots).unwrap();
+        Self::with(policy, tasks, OnceCell::new_with(Some(tls))).unwrap()
     }
 
-    fn with(policy: OutboundPolicy, tasks: TaskTracker, tls: OnceCell<TlsConnector>) -> Arc<Self> {
-        Arc::new(Self {
+    fn with(
+        policy: OutboundPolicy,
+        tasks: TaskTracker,
+        tls: OnceCell<TlsConnector>,
+    ) -> io::Result<Arc<Self>> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .thread_name("wess-outbound")
+            .build()?;
+        let (io, (alive, gone)) = (runtime.handle().clone(), oneshot::channel());
+        std::thread::Builder::new()
+            .name("wess-outbound".into())
+            .spawn(move || runtime.block_on(gone).err())?;
+        Ok(Arc::new(Self {
             policy,
-            io: Handle::current(),
+            io,
+            _io_thread: alive,
             tasks,
             under_way: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             tls,
             stats: OutboundStats::default(),
-        })
+        }))
     }
 
     /// What it counts.

@@ -96,7 +96,7 @@ async fn waiting_for_another_host_costs_no_ticks_either() {
     let (engines, ticker) = engines_by_hand();
     let upstream = super::upstream::Upstream::start().await;
     let address = upstream.address.to_string();
-    let outbound = Outbound::open(OutboundPolicy::Granted, TaskTracker::new());
+    let outbound = Outbound::open(OutboundPolicy::Granted, TaskTracker::new()).unwrap();
     let mut guest = Guest::load(&wasm_of("http/fetch.wat"), &engines, Metering::Off);
     let mut host = MemoryHost {
         outbound: Some(outbound),
