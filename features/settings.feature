@@ -17,3 +17,13 @@ Feature: What a module's owner says of it
     Then it prints something with "GREETING=Bonjour"
     When I call "from-a-file" with "Ada" over HTTP
     Then the answer is "Bonjour, Ada!"
+
+  Scenario: A component sends requests to hosts that it is granted
+    Given the guest "fetch" is stored as "fetcher"
+    When I run wess invoke fetcher --function fetch --args '[false,"GATEWAY","/livez",null,0]' --output json
+    Then it prints JSON whose results is [{"err":"HTTP-request-denied"}]
+    When I run wess configure fetcher --allow-http GATEWAY
+    And I run wess invoke fetcher --function fetch --args '[false,"GATEWAY","/livez",null,0]' --output json
+    Then it prints something with "200"
+    When I run wess describe fetcher
+    Then it prints something with "calls"

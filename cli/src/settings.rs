@@ -82,6 +82,7 @@ impl SettingsArgs {
             || !self.env.is_empty()
             || !self.values.is_empty()
             || !self.publish.is_empty()
+            || !self.http.is_empty()
     }
 
     fn write(&self, settings: &mut Settings) {
@@ -91,6 +92,7 @@ impl SettingsArgs {
         settings.deterministic |= self.deterministic;
         settings.grants.keyvalue |= self.allow_keyvalue;
         settings.grants.publish.extend(self.publish.iter().cloned());
+        settings.grants.http.extend(self.http.iter().cloned());
     }
 }
 
@@ -154,6 +156,7 @@ mod tests {
         [grants]
         keyvalue = true
         publish = ["pictures.>"]
+        http = ["api.example.com"]
     "#;
 
     #[test]
@@ -166,11 +169,15 @@ mod tests {
         let flags = SettingsArgs {
             env: vec![("LANG".into(), "de".into())],
             publish: vec!["b.c".into()],
+            http: vec!["*.example.org".into()],
             ..SettingsArgs::default()
         };
         flags.write(&mut settings);
         assert_eq!(settings.env["LANG"], "de");
-        assert_eq!(settings.grants.publish.len(), 2);
+        assert_eq!(
+            (settings.grants.publish.len(), settings.grants.http.len()),
+            (2, 2)
+        );
         assert!(settings.grants.keyvalue && settings.description.as_deref() == Some("resizes"));
     }
 

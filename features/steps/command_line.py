@@ -9,7 +9,10 @@ from client import ROOT
 
 
 def run(context, line, stdin=b""):
-    context.done = context.wess.command(*shlex.split(line.replace("guests/", f"{ROOT}/guests/").replace("features/", f"{ROOT}/features/")), stdin=stdin)
+    """Paths are by the root; GATEWAY is where the gateway listens."""
+    for name, meant in (("guests/", f"{ROOT}/guests/"), ("features/", f"{ROOT}/features/"), ("GATEWAY", context.wess.http_url.split("://")[1])):
+        line = line.replace(name, meant)
+    context.done = context.wess.command(*shlex.split(line), stdin=stdin)
 
 
 @when("I run wess {line}")

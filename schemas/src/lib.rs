@@ -12,6 +12,7 @@ pub mod error;
 pub mod error_code;
 pub mod export;
 pub mod header;
+pub mod hosts;
 pub mod id;
 pub mod invocation;
 pub mod job;

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::hosts::{HostGrant, InvalidHostGrant};
 use crate::limits::{Limits, MAX_ENV_BYTES, MAX_ENV_ENTRIES};
 use crate::pattern::is_pattern;
 use crate::secret::{MAX_SECRETS, SealedSecret};
 
 /// Longest description, in characters.
 pub const MAX_DESCRIPTION: usize = 1024;
-/// Most subjects of one module.
+/// Most subjects of one module, and most hosts.
 pub const MAX_GRANTS: usize = 64;
 /// Most characters of all sealed secrets of a module together: they are part of its record.
 pub const MAX_SECRETS_CHARS: usize = 64 << 10;
@@ -67,12 +68,28 @@ pub struct Grants {
     /// Subjects that guests may publish to; `*` and `>` as in NATS.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub publish: BTreeSet<String>,
+    /// Hosts that guests may send HTTP requests to, as `docs/settings.md` has it.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub http: BTreeSet<String>,
 }
 
 impl Grants {
     /// Whether nothing is granted.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    fn check_hosts(&self) -> Result<(), InvalidSettings> {
+        if self.http.len() > MAX_GRANTS {
+            return Err(InvalidSettings::TooManyHosts);
+        }
+        for entry in &self.http {
+            if let Err(why) = entry.parse::<HostGrant>() {
+                let entry = brief(entry);
+                return Err(InvalidSettings::Host { entry, why });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -126,6 +143,17 @@ pub enum InvalidSettings {
     /// No subject, or one that is not to be published to.
     #[error("settings.grants.publish has {0:?}, which is no subject, or one that nobody may publish to")]
     Subject(String),
+    /// Too many hosts.
+    #[error("settings.grants.http has more than {MAX_GRANTS} entries")]
+    TooManyHosts,
+    /// Not a host.
+    #[error("settings.grants.http has {entry:?}: {why}")]
+    Host {
+        /// The entry.
+        entry: String,
+        /// What is wrong with it.
+        why: InvalidHostGrant,
+    },
 }
 
 impl Settings {
@@ -149,10 +177,10 @@ impl Settings {
         if self.grants.publish.len() > MAX_GRANTS {
             return Err(InvalidSettings::TooManyGrants);
         }
-        match self.grants.publish.iter().find(|subject| !is_subject(subject)) {
-            Some(subject) => Err(InvalidSettings::Subject(brief(subject))),
-            None => Ok(()),
+        if let Some(subject) = self.grants.publish.iter().find(|subject| !is_subject(subject)) {
+            return Err(InvalidSettings::Subject(brief(subject)));
         }
+        self.grants.check_hosts()
     }
 }
 
@@ -228,7 +256,7 @@ mod tests {
     fn what_fits_is_taken_and_read_back_as_it_was() {
         let all = settings(
             r#"{"description":"resizes","env":{"LANG":"C"},"config":{"size.max":"9"},
-                "grants":{"keyvalue":true,"publish":["orders.>","a.*.b"]}}"#,
+                "grants":{"keyvalue":true,"publish":["orders.>","a.*.b"],"http":["*.a.com"]}}"#,
         );
         assert_eq!(all.check(), Ok(()));
         let text = serde_json::to_string(&all).unwrap();
@@ -285,6 +313,14 @@ mod tests {
             (
                 r#"{"grants":{"publish":["a.>.b"]}}"#.into(),
                 "settings.grants.publish",
+            ),
+            (
+                format!(r#"{{"grants":{{"http":[{}]}}}}"#, subjects.join(",")),
+                "settings.grants.http has more than",
+            ),
+            (
+                r#"{"grants":{"http":["https://a.com/b"]}}"#.into(),
+                r#"settings.grants.http has "https://a.com/b": its host"#,
             ),
         ] {
             let refused = settings(&json).check().expect_err(&json).to_string();

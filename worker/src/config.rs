@@ -13,6 +13,7 @@ use wess_service::secrets::{OpeningKeys, SecretsOptions};
 
 use crate::executor::Bounds;
 use crate::memory;
+use crate::outbound::OutboundPolicy;
 use crate::queue::Clock;
 use crate::queue::shares::Weights;
 use crate::queue::webhook::WebhookOptions;
@@ -70,6 +71,15 @@ pub struct WorkerOptions {
     /// How long work may take to finish once the process is asked to stop, in seconds.
     #[arg(long, env = "WESS_GRACE_S", default_value_t = 25, value_name = "S")]
     pub grace_s: u64,
+    /// How far modules' grants of HTTP reach: as they say, to public addresses alone, or nowhere.
+    #[arg(
+        long,
+        env = "WESS_OUTBOUND",
+        value_enum,
+        default_value_t,
+        value_name = "REACH"
+    )]
+    pub outbound: OutboundPolicy,
     /// How assets in JetStream are made.
     #[command(flatten)]
     pub assets: AssetOptions,
@@ -106,6 +116,8 @@ pub struct Config {
     pub policy: LimitPolicy,
     /// How long work may take to finish.
     pub grace: Duration,
+    /// How far modules' grants of HTTP reach.
+    pub outbound: OutboundPolicy,
     /// How assets in JetStream are made.
     pub assets: AssetOptions,
     /// Where jobs may be told of.
@@ -184,6 +196,7 @@ impl WorkerOptions {
                 .map_or_else(memory::default_budget_bytes, |mb| mb * MIB),
             policy: LimitPolicy { default, ceiling },
             grace: Duration::from_secs(self.grace_s),
+            outbound: self.outbound,
             assets,
             webhooks: self.webhooks.clone(),
             secrets,

@@ -32,6 +32,7 @@ use crate::files;
 use crate::fleet::{CountSlots, Fleet, SlotCounts};
 use crate::guest::{Compiler, MemoryBudget, Ticker};
 use crate::metrics;
+use crate::outbound::Outbound;
 use crate::queue::dead::Letters;
 use crate::queue::keyed::KeyedCalls;
 use crate::queue::known::KnownJobs;
@@ -68,7 +69,7 @@ impl Worker {
         let fleet = Fleet::listen(id.clone(), &subjects, &connection, registry.revision(), lifecycle)
             .await
             .map_err(Failure::unavailable)?;
-        let common = Common::new(&id, &config, registry.clone(), fleet.clone())?;
+        let common = Common::new(&id, &config, registry.clone(), fleet.clone(), metrics)?;
         let (budget, under_way) = (Arc::clone(&common.budget), common.inside.clone());
         let overdue = common.overdue.clone();
         let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
@@ -171,7 +172,18 @@ impl Worker {
 }
 
 impl Common {
-    fn new(id: &WorkerId, config: &Config, registry: Registry, fleet: Fleet) -> Result<Self, Failure> {
+    fn new(
+        id: &WorkerId,
+        config: &Config,
+        registry: Registry,
+        fleet: Fleet,
+        metrics: &mut Metrics,
+    ) -> Result<Self, Failure> {
+        let inside = TaskTracker::new();
+        let outbound = Outbound::open(config.outbound, inside.clone()).map_err(Failure::internal)?;
+        outbound
+            .stats()
+            .register(metrics.sub_registry_with_prefix("wess_worker"));
         Ok(Self {
             worker: id.clone(),
             subjects: config.nats.subjects.clone(),
@@ -184,7 +196,8 @@ impl Common {
             max_prepared: files::modules_per_executor(config.executors),
             nats: config.nats.clone(),
             assets: config.assets.clone(),
-            inside: TaskTracker::new(),
+            outbound,
+            inside,
             fleet,
             clock: config.clock,
             overdue: Overdue::default(),

@@ -36,6 +36,9 @@ pub struct SettingsArgs {
     /// A subject that guests may publish to.
     #[arg(long = "allow-publish", value_name = "SUBJECT")]
     pub publish: Vec<String>,
+    /// A host that guests may send HTTP requests to: [SCHEME://]HOST[:PORT], where HOST is a name, *.name or an address.
+    #[arg(long = "allow-http", value_name = "HOST")]
+    pub http: Vec<String>,
     #[command(flatten)]
     pub limits: CallLimits,
 }

@@ -56,6 +56,7 @@ fn facts(module: &Module) -> String {
         ("deterministic", settings.deterministic.then(|| "yes".into())),
         ("keyvalue", grants.keyvalue.then(|| "allowed".into())),
         ("publishes to", list(&grants.publish)),
+        ("calls", list(&grants.http)),
     ])
 }
 

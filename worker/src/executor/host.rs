@@ -15,6 +15,7 @@ use wess_schemas::{JobId, header};
 
 use super::tally::Tally;
 use crate::guest::{Host, LogStream, StateError, StateFuture};
+use crate::outbound::Outbound;
 use crate::registry::{Resolved, Storage};
 
 /// Lines under way to NATS; past it lines are dropped and counted, so that no guest waits for its log.
@@ -33,6 +34,7 @@ pub struct Outside {
     lines: mpsc::Sender<LogLine>,
     tally: Arc<Tally>,
     subjects: Subjects,
+    outbound: Arc<Outbound>,
 }
 
 /// One line of a guest's log.
@@ -49,6 +51,7 @@ impl Outside {
         storage: Storage,
         tally: Arc<Tally>,
         subjects: Subjects,
+        outbound: Arc<Outbound>,
     ) -> (Arc<Self>, mpsc::Receiver<LogLine>) {
         let (lines, receiver) = mpsc::channel(LOG_LINES);
         (
@@ -57,6 +60,7 @@ impl Outside {
                 lines,
                 tally,
                 subjects,
+                outbound,
             }),
             receiver,
         )
@@ -209,6 +213,10 @@ impl Host for CallHost {
 
     fn settings(&self) -> &Settings {
         &self.module.settings
+    }
+
+    fn outbound(&self) -> Option<&Arc<Outbound>> {
+        Some(&self.outside.outbound)
     }
 
     fn increment_state<'a>(&'a self, key: &'a [u8], delta: u64) -> StateFuture<'a, u64> {

@@ -39,6 +39,7 @@ use crate::endpoints::http::HttpEnd;
 use crate::endpoints::invoke::Form;
 use crate::fleet::Fleet;
 use crate::guest::{MemoryBudget, Ticker};
+use crate::outbound::Outbound;
 use crate::queue::Clock;
 use crate::registry::Registry;
 pub use slots::Bounds;
@@ -74,6 +75,8 @@ pub struct Common {
     pub assets: AssetOptions,
     /// Chains under way, and doors that are held: executors take what comes of them even when the process stops.
     pub inside: TaskTracker,
+    /// Guests' way to hosts that they are granted.
+    pub outbound: Arc<Outbound>,
     /// Who else could take a call.
     pub fleet: Fleet,
     /// What deadlines in the queue are told by.

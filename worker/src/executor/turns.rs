@@ -111,7 +111,12 @@ impl Executor {
         let (slow_ended, slow_ends) = mpsc::unbounded_channel();
         let slow_lane = SlowLane::start(format!("wess-slow-{index}"), slow_ended, cut.clone())
             .map_err(Failure::internal)?;
-        let (outside, lines) = Outside::new(storage.clone(), Arc::clone(&tally), common.subjects.clone());
+        let (outside, lines) = Outside::new(
+            storage.clone(),
+            Arc::clone(&tally),
+            common.subjects.clone(),
+            Arc::clone(&common.outbound),
+        );
         let logs = TaskTracker::new();
         logs.spawn(publish_logs(client.clone(), common.subjects.clone(), lines));
         let mut sweep = tokio::time::interval(SWEEP);

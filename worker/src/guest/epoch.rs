@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
-use wasmtime::{AsContextMut, Engine, EngineWeak};
+use wasmtime::{Engine, EngineWeak};
 
 /// How often the epoch advances.
 pub const TICK: Duration = Duration::from_millis(1);
@@ -162,6 +162,8 @@ impl Drop for Running {
 thread_local! {
     /// Set by a guest that yields because its ticks are used up; read by whoever polled it on this thread.
     static OVERSTAYED: Cell<bool> = const { Cell::new(false) };
+    /// Set while a guest is polled that had come back to wait for its host, until its ticks are forgiven.
+    static WAITED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Called by a guest's epoch callback just before it yields.
@@ -179,20 +181,24 @@ pub fn poll_noting_overstay<F: Future + ?Sized>(
     (polled, OVERSTAYED.replace(false))
 }
 
-/// Waits for the host in a guest's call. A guest that waited gets its first ticks anew: the host spent the others.
-pub(super) async fn wait_for<T>(guest: &mut impl AsContextMut, host: impl Future<Output = T>) -> T {
-    let mut host = pin!(host);
+/// Polls a run. One that waited for its host gets its first ticks anew when it goes on: the host spent the others.
+pub(super) async fn forgiving_waits<F: Future>(run: F) -> F::Output {
+    let mut run = pin!(run);
     let mut waited = false;
-    let answer = poll_fn(|context| {
-        let polled = host.as_mut().poll(context);
-        waited |= polled.is_pending();
+    poll_fn(|context| {
+        OVERSTAYED.set(false);
+        WAITED.set(waited);
+        let polled = run.as_mut().poll(context);
+        WAITED.set(false);
+        waited = polled.is_pending() && !OVERSTAYED.get();
         polled
     })
-    .await;
-    if waited {
-        guest.as_context_mut().set_epoch_deadline(FIRST_TICKS);
-    }
-    answer
+    .await
+}
+
+/// Whether the guest that is polled on this thread waited for its host before, which counts once.
+pub(super) fn take_wait() -> bool {
+    WAITED.replace(false)
 }
 
 #[cfg(test)]

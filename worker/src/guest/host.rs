@@ -13,12 +13,12 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wess_schemas::limits::EffectiveLimits;
 use wess_schemas::settings::{MAX_GRANT_BYTES, Settings};
 
-use super::epoch::wait_for;
 use super::fixed::Fixed;
 use super::http::HttpState;
 use super::limits::GuestLimiter;
 use super::log::{GuestLog, LogStream};
 use super::wasi;
+use crate::outbound::Outbound;
 
 /// Most bytes of one state key.
 pub const MAX_STATE_KEY_BYTES: usize = 256;
@@ -66,6 +66,8 @@ pub trait Host: Send + Sync {
     fn list_state(&self) -> StateFuture<'_, Vec<Vec<u8>>>;
     /// Publishes to a subject; whether that is granted.
     fn publish<'a>(&'a self, subject: &'a str, payload: Bytes) -> StateFuture<'a, bool>;
+    /// The way to hosts that are granted, if there is one.
+    fn outbound(&self) -> Option<&Arc<Outbound>>;
 }
 
 /// A fault of a guest's own making in a host call.
@@ -123,7 +125,7 @@ impl GuestState {
             output: None,
             output_limit: usize::try_from(limits.output_bytes).unwrap_or(usize::MAX),
             log: GuestLog::new(Arc::clone(&host)),
-            http: HttpState::default(),
+            http: HttpState::new(Arc::clone(&host)),
             fixed: None,
             host,
             last_state: Bytes::new(),
@@ -193,7 +195,7 @@ fn set_output(mut caller: HostCaller<'_>, output: u32, len: u32) -> wasmtime::Re
 async fn get_state(mut caller: HostCaller<'_>, key: u32, key_len: u32) -> wasmtime::Result<i32> {
     let key = state_key(&mut caller, key, key_len, "get_state")?;
     let host = Arc::clone(&caller.data().host);
-    let value = wait_for(&mut caller, host.get_state(&key)).await?;
+    let value = host.get_state(&key).await?;
     let length = value
         .as_ref()
         .and_then(|value| i32::try_from(value.len()).ok())
@@ -225,13 +227,13 @@ async fn set_state(
     check_size("a state value", value.len(), MAX_STATE_VALUE_BYTES)?;
     let value = Bytes::copy_from_slice(value);
     let host = Arc::clone(&caller.data().host);
-    Ok(wait_for(&mut caller, host.set_state(&key, value)).await?)
+    Ok(host.set_state(&key, value).await?)
 }
 
 async fn delete_state(mut caller: HostCaller<'_>, key: u32, key_len: u32) -> wasmtime::Result<()> {
     let key = state_key(&mut caller, key, key_len, "delete_state")?;
     let host = Arc::clone(&caller.data().host);
-    Ok(wait_for(&mut caller, host.delete_state(&key)).await?)
+    Ok(host.delete_state(&key).await?)
 }
 
 /// 0 once it is on its way, -1 where the subject is not granted.
@@ -253,7 +255,7 @@ async fn publish(
         Bytes::copy_from_slice(payload),
     );
     let host = Arc::clone(&caller.data().host);
-    let published = wait_for(&mut caller, host.publish(&subject, payload)).await?;
+    let published = host.publish(&subject, payload).await?;
     Ok(if published { 0 } else { -1 })
 }
 

@@ -14,7 +14,7 @@ use wess_schemas::limits::EffectiveLimits;
 use super::abi::Plan;
 use super::artifact::{Code, Prepared};
 use super::ending::{Answer, Ending, GuestFault};
-use super::epoch::{FIRST_TICKS, NEXT_TICKS, note_overstay};
+use super::epoch::{FIRST_TICKS, NEXT_TICKS, forgiving_waits, note_overstay, take_wait};
 use super::fixed::Fixed;
 use super::host::{GuestState, Host, HostFault};
 use super::limits::{GuestLimiter, MemoryBudget};
@@ -39,7 +39,7 @@ pub async fn invoke(prepared: Arc<Prepared>, run: Run) -> Ending {
     let started = Instant::now();
     let deadline = started + Duration::from_millis(run.limits.timeout_ms);
     let mut store = store(&prepared, &run, deadline);
-    let answered = before(deadline, call(run.plan, &mut store, &prepared)).await;
+    let answered = before(deadline, forgiving_waits(call(run.plan, &mut store, &prepared))).await;
     let result = answered.unwrap_or(Err(GuestFault::DeadlineExceeded(run.limits.timeout_ms)));
     let refused = store.data().limiter.refused();
     let result = result.map_err(|fault| fault.after_refusal(refused));
@@ -71,6 +71,9 @@ fn store(prepared: &Prepared, run: &Run, deadline: Instant) -> Store<GuestState>
     store.epoch_deadline_callback(|context| {
         if Instant::now() >= context.data().deadline {
             return Err(HostFault::Deadline(context.data().timeout_ms).into());
+        }
+        if take_wait() {
+            return Ok(UpdateDeadline::Continue(FIRST_TICKS));
         }
         note_overstay();
         Ok(UpdateDeadline::Yield(NEXT_TICKS))

@@ -10,7 +10,6 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, LinkerInstance, Lower, Resource, ResourceType};
 use wasmtime_wasi::WasiView;
 
-use crate::guest::epoch::wait_for;
 use crate::guest::host::{GuestState, Host, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, StateError};
 use crate::guest::log::LogStream;
 
@@ -210,7 +209,7 @@ fn open(guest: &mut Guest<'_>, name: &str) -> wasmtime::Result<Result<Handle, Ke
     Ok(Ok(guest.data_mut().ctx().table.push(Bucket)?))
 }
 
-/// Does something with a bucket that the guest holds; waiting for the state costs it none of its ticks.
+/// Does something with a bucket that the guest holds.
 async fn waited<T, F: Future<Output = Result<T, KeyError>>>(
     mut guest: Guest<'_>,
     bucket: Handle,
@@ -218,7 +217,7 @@ async fn waited<T, F: Future<Output = Result<T, KeyError>>>(
 ) -> Answer<T> {
     guest.data_mut().ctx().table.get(&bucket)?;
     let act = act(guest.data().host());
-    Ok((wait_for(&mut guest, act).await,))
+    Ok((act.await,))
 }
 
 async fn get(host: Arc<dyn Host>, key: String) -> Result<Option<Vec<u8>>, KeyError> {

@@ -3,7 +3,10 @@
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use tokio_util::task::TaskTracker;
+
 use super::*;
+use crate::outbound::OutboundPolicy;
 
 /// Polls once; whether the guest ended, and whether it burned its ticks.
 fn poll(guest: &mut (impl Future<Output = Ending> + Unpin)) -> (Option<Ending>, bool) {
@@ -86,6 +89,37 @@ async fn a_guest_that_waits_is_no_overstayer_then_or_when_it_goes_on() {
         "the ticks were its host's"
     );
     assert!(!ticker.tick(), "nobody is left to tick for");
+}
+
+#[tokio::test]
+async fn waiting_for_another_host_costs_no_ticks_either() {
+    let (engines, ticker) = engines_by_hand();
+    let upstream = super::upstream::Upstream::start().await;
+    let address = upstream.address.to_string();
+    let outbound = Outbound::open(OutboundPolicy::Granted, TaskTracker::new()).unwrap();
+    let mut guest = Guest::load(&wasm_of("http/fetch.wat"), &engines, Metering::Off);
+    let mut host = MemoryHost {
+        outbound: Some(outbound),
+        ..MemoryHost::default()
+    };
+    host.settings.grants.http.insert(address.clone());
+    guest.host = Arc::new(host);
+    let call = named("fetch", args(json!([false, address, "/", null, 0])));
+    let mut fetching = Box::pin(guest.start(call));
+    let mut waits = 0;
+    let ending = loop {
+        let (ended, overstayed) = poll(&mut fetching);
+        assert!(!overstayed, "after {waits} waits");
+        if let Some(ending) = ended {
+            break ending;
+        }
+        waits += 1;
+        for _ in 0..100 {
+            assert!(ticker.tick());
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(ending.result.is_ok() && waits > 1, "{waits} waits");
 }
 
 #[tokio::test]

@@ -11,11 +11,13 @@ mod effort;
 mod epochs;
 mod http;
 mod limits;
+mod outbound;
 mod plugin;
 mod refusals;
 mod state_and_log;
 mod traps;
 mod typed;
+mod upstream;
 mod wasi;
 
 use std::collections::HashMap;
@@ -33,6 +35,7 @@ use wess_schemas::{ErrorBody, ErrorCode};
 use super::abi::{CallInput, Callable, Plan};
 use super::limits::MemoryBudget;
 use super::*;
+use crate::outbound::Outbound;
 
 /// Guests at once in each engine of these tests.
 const SLOTS: u32 = 2;
@@ -261,6 +264,7 @@ struct MemoryHost {
     state: Mutex<HashMap<Vec<u8>, Bytes>>,
     lines: Mutex<Vec<(LogStream, String)>>,
     settings: Settings,
+    outbound: Option<Arc<Outbound>>,
     published: Mutex<Vec<(String, Bytes)>>,
     /// What every state call fails with.
     failing: Mutex<Option<StateError>>,
@@ -293,6 +297,10 @@ impl MemoryHost {
 impl Host for MemoryHost {
     fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    fn outbound(&self) -> Option<&Arc<Outbound>> {
+        self.outbound.as_ref()
     }
 
     fn increment_state<'a>(&'a self, key: &'a [u8], delta: u64) -> StateFuture<'a, u64> {
