@@ -1,10 +1,13 @@
-//! `wess.chain`: several calls in a row, each fed with the output of the one before. Steps run on any executor.
+//! `wess.chain`: several calls in a row, each fed with the output of the one before.
+//!
+//! Invariant: all steps run on the executor that took the first, unless it is full.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::task::TaskTracker;
 use wess_schemas::chain::{ChainOutcome, ChainRequest, ChainStep};
@@ -17,7 +20,7 @@ use wess_service::trace_context::TraceParent;
 
 use super::invoke::{self, Form, Output};
 use crate::call::{Call, Finished};
-use crate::executor::{Arrival, Executors};
+use crate::executor::{Arrival, Executors, Here};
 use crate::guest::abi::typed;
 use crate::queue::keyed::{CallKey, KeyedCalls};
 use crate::registry::Storage;
@@ -40,14 +43,13 @@ pub struct Chains {
 }
 
 /// One run of a chain.
-#[derive(Clone, Copy)]
-struct Run<'a> {
-    job_id: &'a JobId,
+struct Run {
+    job_id: JobId,
     trace: Option<TraceParent>,
     /// What its reply may carry.
     inline_bytes: usize,
-    /// The job that its large outputs are kept with.
-    owner: Option<&'a JobId>,
+    /// Whether its large outputs are kept with the job.
+    is_kept: bool,
 }
 
 /// What chains may hold together: their requests, and of each the output on its way to the next step, twice.
@@ -70,10 +72,10 @@ impl Chains {
         }
         let (job_id, _under_way) = (JobId::generate(), self.under_way.token());
         let run = Run {
-            job_id: &job_id,
+            job_id: job_id.clone(),
             trace,
             inline_bytes,
-            owner: None,
+            is_kept: false,
         };
         let answered = match read(payload) {
             Ok(request) => self.run(request, run).await,
@@ -124,10 +126,10 @@ impl Chains {
     ) -> Result<ChainOutcome, ErrorBody> {
         let _under_way = self.under_way.token();
         let run = Run {
-            job_id,
+            job_id: job_id.clone(),
             trace,
             inline_bytes,
-            owner: Some(job_id),
+            is_kept: true,
         };
         self.run(request, run).await
     }
@@ -137,17 +139,46 @@ impl Chains {
         parse(request.clone()).map(drop)
     }
 
-    async fn run(&self, request: ChainRequest, run: Run<'_>) -> Result<ChainOutcome, ErrorBody> {
-        let (steps, mut input) = parse(request)?;
-        let _steps = self.hold(steps.iter().map(Call::size_bytes).sum())?;
-        let run = Run {
-            inline_bytes: run.inline_bytes / (steps.len() + 1),
-            ..run
+    async fn run(&self, request: ChainRequest, run: Run) -> Result<ChainOutcome, ErrorBody> {
+        let (steps, input) = parse(request)?;
+        let (mut answer, answered) = oneshot::channel();
+        let chains = self.clone();
+        let series = |here: Here| {
+            async move {
+                let _under_way = chains.under_way.token();
+                let ended = tokio::select! {
+                    biased;
+                    ended = chains.run_steps(&here, steps, input, run) => ended,
+                    // Nobody waits: the step under way goes with it.
+                    () = answer.closed() => return,
+                };
+                // Who hung up just now gets nothing.
+                drop(answer.send(ended));
+            }
+            .boxed_local()
         };
-        let (mut done, mut _held) = (Vec::<Outcome>::new(), None);
+        self.executors.dispatch(Arrival::Series(Box::new(series)))?;
+        answered.await.unwrap_or_else(|_| {
+            Err(ErrorBody::new(
+                ErrorCode::Internal,
+                "the worker stopped during a step",
+            ))
+        })
+    }
+
+    async fn run_steps(
+        &self,
+        here: &Here,
+        steps: Vec<Call>,
+        mut input: Input,
+        mut run: Run,
+    ) -> Result<ChainOutcome, ErrorBody> {
+        let _steps = self.hold(steps.iter().map(Call::size_bytes).sum())?;
+        run.inline_bytes /= steps.len() + 1;
+        let (mut done, mut _held) = (Vec::<Outcome>::with_capacity(steps.len()), None);
         for (at, mut step) in steps.into_iter().enumerate() {
             (step.job_id, step.trace) = (run.job_id.clone(), run.trace);
-            let recorded = match self.step(step, input).await {
+            let recorded = match here.run(fed(step, input)).await {
                 Ok(finished) => self.record(finished, &run).await,
                 Err(error) => Err(error),
             };
@@ -167,25 +198,8 @@ impl Chains {
         hold(&self.room, bytes)
     }
 
-    async fn step(&self, mut call: Call, input: Input) -> Result<Finished, ErrorBody> {
-        call.arrived = Instant::now();
-        match input {
-            Input::Absent => {}
-            Input::Bytes(bytes) => call.input.input = Some(Bytes::from(bytes)),
-            Input::Stored(reference) => call.stored_input = Some(reference),
-        }
-        let (answer, answered) = oneshot::channel();
-        self.executors.dispatch(Arrival::Step(Box::new(call), answer))?;
-        answered.await.unwrap_or_else(|_| {
-            Err(ErrorBody::new(
-                ErrorCode::Internal,
-                "the worker stopped during a step",
-            ))
-        })
-    }
-
     /// A step's outcome as the caller will see it, and its output for the next step.
-    async fn record(&self, mut finished: Finished, run: &Run<'_>) -> Result<(Outcome, Vec<u8>), ErrorBody> {
+    async fn record(&self, mut finished: Finished, run: &Run) -> Result<(Outcome, Vec<u8>), ErrorBody> {
         let next = finished.answer.results.as_deref().map(typed::raw_output);
         let Some(output) = invoke::take_output(Form::Json, &mut finished, run.inline_bytes) else {
             let outcome = invoke::outcome(finished, Output::Inline(None), &self.worker);
@@ -194,7 +208,8 @@ impl Chains {
         let shown = if invoke::size_bytes(Form::Json, &output) <= run.inline_bytes {
             Output::Inline(Some(output.clone()))
         } else {
-            Output::Stored(self.storage.put_output_of(run.owner, &output).await?)
+            let owner = run.is_kept.then_some(&run.job_id);
+            Output::Stored(self.storage.put_output_of(owner, &output).await?)
         };
         let outcome = invoke::outcome(finished, shown, &self.worker);
         Ok((outcome, next.unwrap_or(output)))
@@ -257,6 +272,17 @@ fn parse_step(at: usize, step: ChainStep, wait_ms: Option<u64>) -> Result<Call, 
         error.error.message = format!("steps[{at}]: {}", error.error.message);
         error
     })
+}
+
+/// A step with what it works on.
+fn fed(mut step: Call, input: Input) -> Box<Call> {
+    step.arrived = Instant::now();
+    match input {
+        Input::Absent => {}
+        Input::Bytes(bytes) => step.input.input = Some(Bytes::from(bytes)),
+        Input::Stored(reference) => step.stored_input = Some(reference),
+    }
+    Box::new(step)
 }
 
 /// The last step's answer is the chain's.

@@ -9,6 +9,7 @@ mod keyed;
 mod lanes;
 mod prepared;
 pub(crate) mod respond;
+mod series;
 mod slots;
 mod spill;
 mod steps;
@@ -40,6 +41,7 @@ use crate::fleet::Fleet;
 use crate::guest::{MemoryBudget, Ticker};
 use crate::queue::Clock;
 use crate::registry::Registry;
+pub use series::{Here, Series};
 pub use slots::Bounds;
 pub(crate) use steps::expired;
 use tally::Tally;
@@ -96,8 +98,10 @@ pub enum Arrival {
         /// Where its reply goes.
         reply: oneshot::Sender<Reply>,
     },
-    /// One step of a chain.
+    /// One call of a job, a binding or a series.
     Step(Box<Call>, oneshot::Sender<CallResult>),
+    /// Several calls, one after the other.
+    Series(Series),
     /// An HTTP request, and who is told how its guest ended.
     Http(Box<Call>, oneshot::Sender<HttpEnd>),
     /// A call that found no slot with another executor.

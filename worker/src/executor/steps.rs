@@ -104,6 +104,7 @@ pub enum Event {
     Spilled(Box<Spilled>),
     LookedUp(Box<LookedUp>),
     Settled(Box<Settled>),
+    SeriesEnded,
 }
 
 /// A call whose output is too large for a message.
@@ -113,7 +114,8 @@ pub struct Stored {
     result: Result<Reply, ErrorBody>,
 }
 
-/// Something that is waited for. Each belongs to a call in the house, with a slot, or on its way out, which bounds their number.
+/// Something that is waited for. Each belongs to a call in the house, with a slot, or on its way out, or is a series, of which
+/// whoever sends them bounds the number.
 pub type Errand = LocalBoxFuture<'static, Event>;
 
 impl Executor {
@@ -249,6 +251,7 @@ impl Executor {
             Event::Spilled(spilled) => self.on_spilled(*spilled),
             Event::LookedUp(looked_up) => self.on_looked_up(*looked_up),
             Event::Settled(settled) => self.on_settled(*settled),
+            Event::SeriesEnded => {}
         }
     }
 

@@ -29,6 +29,7 @@ use super::keyed::Keyed;
 use super::lanes::{Awaited, GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, first_turn};
 use super::prepared::Shelf;
 use super::respond::{Responder, Sending};
+use super::series::Here;
 use super::slots::{Slots, Waits};
 use super::spill::{Origin, Spills};
 use super::steps::{Errand, Pending, Ticket, expired, given_up, overloaded};
@@ -75,6 +76,7 @@ pub struct Executor {
     pub(super) keyed: Keyed,
     pub(super) storage: Storage,
     pub(super) errands: FuturesUnordered<Errand>,
+    pub(super) here: Here,
     pub(super) client: Client,
     pub(super) inbox: Inbox,
     pub(super) door: mpsc::Receiver<Arrival>,
@@ -129,6 +131,7 @@ impl Executor {
             }),
             storage,
             errands: FuturesUnordered::new(),
+            here: Here::default(),
             inbox: Inbox::open(&client, &common.subjects)
                 .await
                 .map_err(Failure::unavailable)?,
@@ -201,10 +204,6 @@ impl Executor {
             }
             any = true;
         }
-        while let Poll::Ready(Some(event)) = self.errands.poll_next_unpin(context) {
-            self.on_event(event);
-            any = true;
-        }
         while let Poll::Ready(Some(arrival)) = self.door.poll_recv(context) {
             self.take_arrival(arrival);
             any = true;
@@ -215,6 +214,15 @@ impl Executor {
             if let Some(message) = message {
                 self.take_message(message);
             }
+            any = true;
+        }
+        // After what begins errands: those find here what they need before the turn.
+        while let Poll::Ready(Some(event)) = self.errands.poll_next_unpin(context) {
+            self.on_event(event);
+            any = true;
+        }
+        while let Some((call, waiting)) = self.here.next() {
+            self.take_step(call, waiting);
             any = true;
         }
         if (self.slots.has_line() || self.shelf.has_waiting()) && self.sweep.poll_tick(context).is_ready() {
@@ -260,6 +268,7 @@ impl Executor {
         match arrival {
             Arrival::Moved(Moved(ticket)) => self.take_moved(ticket),
             Arrival::Step(call, waiting) => self.take_call(Ok(*call), Responder::Step(waiting), None),
+            Arrival::Series(series) => self.take_series(series),
             Arrival::Http(call, ended) => self.take_call(Ok(*call), Responder::Http(ended), None),
             Arrival::Queued(call, form, waiting) => {
                 self.take_call(Ok(*call), Responder::Queued(form, waiting), None);
