@@ -70,7 +70,7 @@ impl Worker {
             .map_err(Failure::unavailable)?;
         let common = Common::new(&id, &config, registry.clone(), fleet.clone())?;
         let (budget, under_way) = (Arc::clone(&common.budget), common.inside.clone());
-        let overdue = common.overdue.clone();
+        let (overdue, room) = (common.overdue.clone(), Arc::clone(&common.chain_room));
         let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
         let tallies = Tallies(executors.tallies());
         let chains = Chains {
@@ -82,7 +82,7 @@ impl Worker {
             },
             worker: id.clone(),
             under_way: under_way.clone(),
-            room: Arc::new(Semaphore::new(MAX_CHAINS_KIB)),
+            room,
         };
         let store = Arc::new(StoreEndpoint {
             registry: registry.clone(),
@@ -190,6 +190,7 @@ impl Common {
             nats: config.nats.clone(),
             assets: config.assets.clone(),
             inside: TaskTracker::new(),
+            chain_room: Arc::new(Semaphore::new(MAX_CHAINS_KIB)),
             fleet,
             clock: config.clock,
             overdue: Overdue::default(),

@@ -8,6 +8,7 @@ use std::time::Instant;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures_util::FutureExt;
+use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::task::TaskTracker;
 use wess_schemas::chain::{ChainOutcome, ChainRequest, ChainStep};
@@ -15,6 +16,7 @@ use wess_schemas::header::CallHeaders;
 use wess_schemas::invocation::{Input, check_wait, take_input};
 use wess_schemas::job::JobOutcome;
 use wess_schemas::limits::MAX_CHAIN_STEPS;
+use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, Limits, Outcome, WorkerId};
 use wess_service::trace_context::TraceParent;
 
@@ -46,6 +48,8 @@ pub struct Chains {
 struct Run {
     job_id: JobId,
     trace: Option<TraceParent>,
+    /// When its job was submitted, if it is one.
+    accepted: Option<Timestamp>,
     /// What its reply may carry.
     inline_bytes: usize,
     /// Whether its large outputs are kept with the job.
@@ -74,6 +78,7 @@ impl Chains {
         let run = Run {
             job_id: job_id.clone(),
             trace,
+            accepted: None,
             inline_bytes,
             is_kept: false,
         };
@@ -96,7 +101,9 @@ impl Chains {
         let ending = match self.keyed.known(&key).await? {
             Some(known) => known,
             None => {
-                let ran = self.run_job(read(payload)?, &job_id, trace, inline_bytes).await;
+                let ran = self
+                    .run_job(read(payload)?, &job_id, trace, None, inline_bytes)
+                    .await;
                 let ran = ran.map(JobOutcome::Chain);
                 self.keyed
                     .end(&key, ran)
@@ -122,12 +129,14 @@ impl Chains {
         request: ChainRequest,
         job_id: &JobId,
         trace: Option<TraceParent>,
+        accepted: Option<Timestamp>,
         inline_bytes: usize,
     ) -> Result<ChainOutcome, ErrorBody> {
         let _under_way = self.under_way.token();
         let run = Run {
             job_id: job_id.clone(),
             trace,
+            accepted,
             inline_bytes,
             is_kept: true,
         };
@@ -177,8 +186,13 @@ impl Chains {
         run.inline_bytes /= steps.len() + 1;
         let (mut done, mut _held) = (Vec::<Outcome>::with_capacity(steps.len()), None);
         for (at, mut step) in steps.into_iter().enumerate() {
-            (step.job_id, step.trace) = (run.job_id.clone(), run.trace);
-            let recorded = match here.run(fed(step, input)).await {
+            (step.job_id, step.trace, step.accepted) = (run.job_id.clone(), run.trace, run.accepted);
+            match input {
+                Input::Absent => {}
+                Input::Bytes(bytes) => step.input.input = Some(Bytes::from(bytes)),
+                Input::Stored(reference) => step.stored_input = Some(reference),
+            }
+            let recorded = match here.run(begun(step)).await {
                 Ok(finished) => self.record(finished, &run).await,
                 Err(error) => Err(error),
             };
@@ -216,7 +230,8 @@ impl Chains {
     }
 }
 
-fn hold(room: &Semaphore, bytes: usize) -> Result<SemaphorePermit<'_>, ErrorBody> {
+/// Room for so many bytes among what chains hold together.
+pub(super) fn hold(room: &Semaphore, bytes: usize) -> Result<SemaphorePermit<'_>, ErrorBody> {
     let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
     room.try_acquire_many(kib).map_err(|_| {
         ErrorBody::new(
@@ -260,7 +275,8 @@ fn parse(request: ChainRequest) -> Result<(Vec<Call>, Input), ErrorBody> {
     Ok((calls, input))
 }
 
-fn parse_step(at: usize, step: ChainStep, wait_ms: Option<u64>) -> Result<Call, ErrorBody> {
+/// A step as a call without input.
+pub(super) fn parse_step(at: usize, step: ChainStep, wait_ms: Option<u64>) -> Result<Call, ErrorBody> {
     let mut invocation = Invocation::from(step);
     if invocation.input.is_some() || invocation.input_base64.is_some() || invocation.input_ref.is_some() {
         return Err(invalid(format!(
@@ -268,20 +284,19 @@ fn parse_step(at: usize, step: ChainStep, wait_ms: Option<u64>) -> Result<Call, 
         )));
     }
     invocation.wait_ms = invocation.wait_ms.or(wait_ms);
-    invoke::from_invocation(invocation, Instant::now()).map_err(|mut error| {
+    let call = invoke::from_invocation(invocation, Instant::now()).map_err(|mut error| {
         error.error.message = format!("steps[{at}]: {}", error.error.message);
         error
+    })?;
+    Ok(Call {
+        is_step: true,
+        ..call
     })
 }
 
-/// A step with what it works on.
-fn fed(mut step: Call, input: Input) -> Box<Call> {
+/// A step that begins now: it waits from here on.
+pub(super) fn begun(mut step: Call) -> Box<Call> {
     step.arrived = Instant::now();
-    match input {
-        Input::Absent => {}
-        Input::Bytes(bytes) => step.input.input = Some(Bytes::from(bytes)),
-        Input::Stored(reference) => step.stored_input = Some(reference),
-    }
     Box::new(step)
 }
 
@@ -297,7 +312,8 @@ fn outcome(steps: Vec<Outcome>) -> ChainOutcome {
     }
 }
 
-fn failed_at(at: usize, done: &[Outcome], mut error: ErrorBody) -> ErrorBody {
+/// The error of a chain whose step failed after those that were done.
+pub(super) fn failed_at(at: usize, done: &[impl Serialize], mut error: ErrorBody) -> ErrorBody {
     error.error.guest_ran |= at > 0;
     error.error.message = format!("steps[{at}]: {}", error.error.message);
     error
@@ -305,7 +321,7 @@ fn failed_at(at: usize, done: &[Outcome], mut error: ErrorBody) -> ErrorBody {
         .with("steps", serde_json::to_value(done).unwrap_or_default())
 }
 
-fn invalid(why: impl std::fmt::Display) -> ErrorBody {
+pub(super) fn invalid(why: impl std::fmt::Display) -> ErrorBody {
     ErrorBody::new(ErrorCode::InvalidRequest, why.to_string())
 }
 

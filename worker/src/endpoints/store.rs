@@ -16,8 +16,9 @@ use wess_schemas::store::{StoreRequest, StoreSource};
 use wess_schemas::subject::Subjects;
 use wess_schemas::{Digest, ErrorBody, ErrorCode, ModuleName};
 
+use super::stored_chain;
 use crate::fleet::Fleet;
-use crate::registry::{NewModule, Registry, Terms};
+use crate::registry::{self, NewModule, Registry, Terms};
 
 /// What WebAssembly begins with.
 const MAGIC: &[u8] = b"\0asm";
@@ -99,6 +100,9 @@ impl StoreEndpoint {
             StoreSource::Known(digest) => self.registry.bytes(digest).await?,
         };
         self.check_size(wasm.len() as u64)?;
+        if let Some(chain) = registry::chain_of(&wasm) {
+            stored_chain::check(&self.registry, &self.policy, &name, &chain?, &terms)?;
+        }
         let published = self.registry.store(NewModule { name, wasm, terms }).await?;
         let propagated = self.fleet.propagated(published.revision).await;
         let module = self.registry.module(&published.name, published.version).await?;

@@ -23,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 use wess_schemas::limits::LimitPolicy;
 use wess_schemas::subject::{Endpoint, Subjects};
@@ -73,6 +73,8 @@ pub struct Common {
     pub assets: AssetOptions,
     /// Chains under way, and doors that are held: executors take what comes of them even when the process stops.
     pub inside: TaskTracker,
+    /// What chains hold together, in KiB.
+    pub chain_room: Arc<Semaphore>,
     /// Who else could take a call.
     pub fleet: Fleet,
     /// What deadlines in the queue are told by.

@@ -17,7 +17,8 @@ use wess_service::trace_context::TraceParent;
 
 use super::keyed::{LookedUp, Settled};
 use super::prepared::{Found, Loaded, load};
-use super::respond::Responder;
+use super::respond::{Holds, Responder};
+use super::series::ChainEnded;
 use super::slots::Waits;
 use super::spill::{Origin, Spilled};
 use super::turns::Executor;
@@ -105,11 +106,13 @@ pub enum Event {
     LookedUp(Box<LookedUp>),
     Settled(Box<Settled>),
     SeriesEnded,
+    ChainEnded(Box<ChainEnded>),
 }
 
 /// A call whose output is too large for a message.
 pub struct Stored {
     responder: Responder,
+    holds: Holds,
     took_us: u64,
     result: Result<Reply, ErrorBody>,
 }
@@ -162,6 +165,9 @@ impl Executor {
 
     /// The call is checked against its module, and waits for that to be ready.
     pub(super) fn fit(&mut self, pending: Box<Pending>, module: Arc<Resolved>) {
+        if module.chain.is_some() {
+            return self.take_chain(pending, module);
+        }
         let size_bytes = pending.size_bytes;
         match self.ticket(pending, module) {
             Ok(ticket) => self.prepare(ticket),
@@ -251,7 +257,8 @@ impl Executor {
             Event::Spilled(spilled) => self.on_spilled(*spilled),
             Event::LookedUp(looked_up) => self.on_looked_up(*looked_up),
             Event::Settled(settled) => self.on_settled(*settled),
-            Event::SeriesEnded => {}
+            Event::SeriesEnded => self.series -= 1,
+            Event::ChainEnded(ended) => self.on_chain_ended(*ended),
         }
     }
 
@@ -284,7 +291,13 @@ impl Executor {
     }
 
     /// Stores an output that is too large for a message, then sends where it lies. The call keeps its slot meanwhile.
-    pub(super) fn store_output(&mut self, finished: Finished, output: Vec<u8>, responder: Responder) {
+    pub(super) fn store_output(
+        &mut self,
+        finished: Finished,
+        output: Vec<u8>,
+        responder: Responder,
+        holds: Holds,
+    ) {
         let (storage, worker) = (self.storage.clone(), self.common.worker.clone());
         let form = responder.form().unwrap_or(Form::Json);
         self.errand(async move {
@@ -296,6 +309,7 @@ impl Executor {
                 .map_err(|error| error.for_job(job_id));
             Event::Stored(Box::new(Stored {
                 responder,
+                holds,
                 took_us,
                 result,
             }))
@@ -306,14 +320,15 @@ impl Executor {
         &mut self,
         Stored {
             responder,
+            holds,
             took_us,
             result,
         }: Stored,
     ) {
-        self.slots.release();
+        self.release(holds);
         let reply = match result {
             Ok(reply) => {
-                self.succeed(responder.form(), took_us);
+                self.succeed(responder.form(), took_us, holds);
                 reply
             }
             Err(error) => {

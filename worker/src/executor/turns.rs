@@ -28,7 +28,7 @@ use super::inbox::Inbox;
 use super::keyed::Keyed;
 use super::lanes::{Awaited, GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, first_turn};
 use super::prepared::Shelf;
-use super::respond::{Responder, Sending};
+use super::respond::{Holds, Responder, Sending};
 use super::series::Here;
 use super::slots::{Slots, Waits};
 use super::spill::{Origin, Spills};
@@ -77,6 +77,8 @@ pub struct Executor {
     pub(super) storage: Storage,
     pub(super) errands: FuturesUnordered<Errand>,
     pub(super) here: Here,
+    /// Series under way.
+    pub(super) series: usize,
     pub(super) client: Client,
     pub(super) inbox: Inbox,
     pub(super) door: mpsc::Receiver<Arrival>,
@@ -132,6 +134,7 @@ impl Executor {
             storage,
             errands: FuturesUnordered::new(),
             here: Here::default(),
+            series: 0,
             inbox: Inbox::open(&client, &common.subjects)
                 .await
                 .map_err(Failure::unavailable)?,
@@ -442,21 +445,14 @@ impl Executor {
             function,
             answer,
             stats,
+            steps: Vec::new(),
         };
-        let (form, took_us) = (responder.form(), stats.queue_us + stats.load_us + stats.run_us);
-        let inline_bytes = self.client.max_payload() / 2;
-        match responder.answer(Ok(finished), inline_bytes, &self.common.worker) {
-            Sending::Store(finished, output, responder) => self.store_output(*finished, output, responder),
-            sending => {
-                self.succeed(form, took_us);
-                self.slots.release();
-                self.send(sending);
-            }
-        }
+        self.answer(finished, responder, Holds::Slot);
     }
 
-    pub(super) fn succeed(&self, form: Option<Form>, took_us: u64) {
-        self.tally.succeeded.add(1);
+    pub(super) fn succeed(&self, form: Option<Form>, took_us: u64, holds: Holds) {
+        // The steps of a chain have been counted.
+        self.tally.succeeded.add(u64::from(holds == Holds::Slot));
         if let Some(form) = form {
             self.tally.answer(form, took_us, None);
         }
