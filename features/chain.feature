@@ -47,3 +47,22 @@ Feature: Chain modules
       {"steps":["upper","upper","upper","upper","upper","upper","upper","upper","upper","upper","upper"],"input":"hello"}
       """
     Then it is refused as "invalid_request"
+
+  Scenario Outline: A chain under a name is called as a module is, over <door>
+    Given the chain "shout" of "upper" and "in-place"
+    When I call "shout" with "hello" over <door>
+    Then the answer is "OLLEH"
+
+    Examples:
+      | door |
+      | NATS |
+      | HTTP |
+
+  Scenario: A chain is no step of a chain
+    Given the chain "shout" of "upper" and "in-place"
+    When I send this chain over NATS
+      """
+      {"steps":["upper","shout"],"input":"hello"}
+      """
+    Then it is refused as "invalid_request"
+    And the refusal names "shout is a chain"

@@ -141,12 +141,13 @@ Examples:
   wess store big app.wasm --memory-mb 256 --timeout 20s
   wess store --settings wess.toml                 name, file and all else stand there
   zig build-exe … && cat app.wasm | wess store app -
+  wess store shout.json                           a chain: {\"steps\": [\"upper\", \"reverse\"]}
 Storing the same again changes nothing; other bytes or settings become the next version.")]
 pub struct StoreArgs {
     /// The name to store it under; left out, its file's.
     #[arg(value_name = "NAME")]
     pub first: Option<String>,
-    /// A .wasm file, a .wat text, or - for stdin.
+    /// A .wasm file, a .wat text, the .json of a chain, or - for stdin.
     #[arg(value_name = "FILE")]
     pub second: Option<String>,
     #[command(flatten)]

@@ -20,6 +20,13 @@ def store_guest_under_its_name(context, name):
     context.wess.store_guest(name, name)
 
 
+@given('the chain "{name}" of "{first}" and "{second}"')
+def store_chain(context, name, first, second):
+    chain = json.dumps({"steps": [first, second]}).encode()
+    stored = context.wess.store("HTTP", name, chain)
+    assert not stored.failed, stored.text
+
+
 @given('the guest "{guest}" is stored as "{name}"')
 @when('I store the guest "{guest}" as "{name}"')
 def store_guest_as(context, guest, name):

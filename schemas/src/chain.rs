@@ -43,8 +43,17 @@ impl ChainRequest {
     }
 }
 
+/// A chain under a name: the JSON that stands in the place of a module's WebAssembly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoredChain {
+    /// One to ten steps; none of them a stored chain.
+    #[schemars(length(min = 1, max = 10))]
+    pub steps: Vec<ChainStep>,
+}
+
 /// A module reference, or an Invocation without input.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ChainStep {
     /// The module's own entry.

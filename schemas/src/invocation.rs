@@ -14,7 +14,7 @@ use crate::payload::PayloadRef;
 use crate::reference::{FunctionName, Reference};
 
 /// The body of `wess.invoke`. Unknown fields are refused by name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Invocation {
     /// Which module.

@@ -11,6 +11,8 @@ pub const MIB: u64 = 1024 * 1024;
 pub const MAX_INPUT_BYTES: u64 = 10 * MIB;
 /// Most steps in a chain.
 pub const MAX_CHAIN_STEPS: usize = 10;
+/// Most bytes of JSON in a stored chain.
+pub const MAX_STORED_CHAIN_BYTES: usize = 64 * 1024;
 /// How long a call waits for a slot unless told, in milliseconds.
 pub const DEFAULT_WAIT_MS: u64 = 30_000;
 /// Longest wait for a slot a caller may ask, in milliseconds.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::chain::StoredChain;
 use crate::digest::Digest;
 use crate::export::Export;
 use crate::id::{ModuleId, ModuleName, Tag};
@@ -29,6 +30,8 @@ pub enum Abi {
     Component,
     /// HTTP requests to their responses, through the interface `wasi:http/incoming-handler`.
     Http,
+    /// Bytes through the steps of a chain, each a module of its own.
+    Chain,
 }
 
 impl Abi {
@@ -40,6 +43,7 @@ impl Abi {
             Self::Command => "command",
             Self::Component => "component",
             Self::Http => "http",
+            Self::Chain => "chain",
         }
     }
 }
@@ -116,6 +120,9 @@ pub struct Module {
     /// A component's world as WIT text; left out of other modules, and where it is too long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wit: Option<String>,
+    /// A stored chain's steps; left out of modules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<StoredChain>,
     /// That version's own limits.
     pub limits: Limits,
     /// What that version's guests are given, and what they may reach.
@@ -279,6 +286,9 @@ pub struct ModuleVersion {
     /// What it exports if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub component: Option<ComponentInterface>,
+    /// What it does if it is a chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<StoredChain>,
     /// Its own limits.
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,

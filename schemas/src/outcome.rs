@@ -36,8 +36,25 @@ pub struct Outcome {
     pub exit_code: Option<i32>,
     /// Where time and memory went.
     pub stats: RunStats,
+    /// What each step of a stored chain did; left out of modules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepRun>,
     /// Which worker ran it.
     pub worker: WorkerId,
+}
+
+/// One step of a stored chain, without its output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StepRun {
+    /// What ran.
+    pub module: ModuleRun,
+    /// Which export ran.
+    pub function: String,
+    /// The guest's own verdict, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Where time and memory went.
+    pub stats: RunStats,
 }
 
 /// Which module, version and bytes ran.

@@ -12,6 +12,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("outcome", schema::<outcome::Outcome>()),
         ("chain-request", schema::<chain::ChainRequest>()),
         ("chain-outcome", schema::<chain::ChainOutcome>()),
+        ("stored-chain", schema::<chain::StoredChain>()),
         ("store-request", schema::<store::StoreRequest>()),
         ("settings-change", schema::<settings::SettingsChange>()),
         ("module", schema::<module::Module>()),

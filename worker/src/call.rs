@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use http_body::Body as _;
 use wess_schemas::limits::Limits;
-use wess_schemas::outcome::{ModuleRun, RunStats};
+use wess_schemas::outcome::{ModuleRun, RunStats, StepRun};
 use wess_schemas::payload::PayloadRef;
 use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, JobId, Reference};
@@ -34,6 +34,8 @@ pub struct Call {
     pub http: Option<Box<HttpExchange>>,
     /// What the caller asks for.
     pub limits: Limits,
+    /// Whether it is a step of a chain, which cannot be a chain itself.
+    pub is_step: bool,
     /// How long it may wait for a slot.
     pub wait: Duration,
     /// Which trace it belongs to, when the caller said so.
@@ -76,6 +78,8 @@ pub struct Finished {
     pub answer: Answer,
     /// What it cost.
     pub stats: RunStats,
+    /// What its steps did, if a chain ran.
+    pub steps: Vec<StepRun>,
 }
 
 impl Finished {

@@ -71,7 +71,7 @@ impl Worker {
             .map_err(Failure::unavailable)?;
         let common = Common::new(&id, &config, registry.clone(), fleet.clone(), metrics)?;
         let (budget, under_way) = (Arc::clone(&common.budget), common.inside.clone());
-        let overdue = common.overdue.clone();
+        let (overdue, room) = (common.overdue.clone(), Arc::clone(&common.chain_room));
         let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
         let tallies = Tallies(executors.tallies());
         let chains = Chains {
@@ -83,7 +83,7 @@ impl Worker {
             },
             worker: id.clone(),
             under_way: under_way.clone(),
-            room: Arc::new(Semaphore::new(MAX_CHAINS_KIB)),
+            room,
         };
         let store = Arc::new(StoreEndpoint::new(&config, &registry, &fleet));
         let durable = Durable::new(DurableParts {
@@ -198,6 +198,7 @@ impl Common {
             assets: config.assets.clone(),
             outbound,
             inside,
+            chain_room: Arc::new(Semaphore::new(MAX_CHAINS_KIB)),
             fleet,
             clock: config.clock,
             overdue: Overdue::default(),

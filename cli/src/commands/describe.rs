@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+use wess_schemas::chain::{ChainStep, StoredChain};
 use wess_schemas::export::Export;
 use wess_schemas::module::{Abi, Module, VersionSummary};
-use wess_schemas::{Limits, Tag};
+use wess_schemas::{Invocation, Limits, Tag};
 
 use super::Ask;
 use crate::args::{DescribeArgs, Output, Remote};
@@ -24,7 +26,7 @@ impl Ask for DescribeArgs {
             Output::Json => output::json(&module)?,
             Output::Human => {
                 let wit = wit(&module).map(|wit| wit.trim_end().to_owned());
-                let parts = [facts(&module), functions(&module), versions(&module)];
+                let parts = [facts(&module), content(&module), versions(&module)];
                 output::text(&parts.into_iter().chain(wit).collect::<Vec<_>>().join("\n\n"))?
             }
         }
@@ -68,6 +70,39 @@ fn pairs(values: &BTreeMap<String, String>) -> Option<String> {
 fn list(names: &BTreeSet<String>) -> Option<String> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     (!names.is_empty()).then(|| names.join(" "))
+}
+
+fn content(module: &Module) -> String {
+    match &module.chain {
+        Some(chain) => steps(chain),
+        None => functions(module),
+    }
+}
+
+/// Each step as it was stored: a reference, or what else its invocation says.
+fn steps(chain: &StoredChain) -> String {
+    let step = |(at, step): (usize, &ChainStep)| match step {
+        ChainStep::Module(module) => [at.to_string(), module.to_string(), String::new()],
+        ChainStep::Invocation(call) => [at.to_string(), call.module.to_string(), asked(call)],
+    };
+    output::table(
+        ["STEP", "MODULE", "WITH"],
+        chain.steps.iter().enumerate().map(step),
+    )
+}
+
+fn asked(call: &Invocation) -> String {
+    let args = call.args.clone().map(Value::Array);
+    let said = [
+        call.function
+            .as_ref()
+            .map(|function| format!("function {function}")),
+        args.map(|args| format!("args {args}")),
+        pairs(&call.env),
+        call.wait_ms.map(|ms| format!("{ms} ms wait")),
+        (!call.limits.is_empty()).then(|| limits(&call.limits)),
+    ];
+    said.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn functions(module: &Module) -> String {

@@ -165,6 +165,49 @@ fn a_chain_feeds_each_step_with_the_output_of_the_one_before() {
 }
 
 #[test]
+fn a_chain_is_stored_described_called_and_removed_as_a_module_is() {
+    let wess = Wess::up();
+    wess.store(DOORS[0], "upper", "upper");
+    let steps = json!(["upper", {"module": "reverse", "limits": {"timeout_ms": 900}, "env": {"A": "1"}}]);
+    let file = wess.file("shout.json", json!({"steps": steps}).to_string().as_bytes());
+    wess.store(DOORS[0], "reverse", "in_place");
+    for door in DOORS {
+        let stored = wess.must(door, &["store", &file]);
+        assert!(
+            stored.starts_with("shout is stored as version 1: chain"),
+            "{stored}"
+        );
+        assert_eq!(wess.must(door, &["invoke", "shout", "hello"]), "OLLEH");
+        let outcome = wess.json(door, &["invoke", "shout", "hello"]);
+        assert_eq!(outcome["steps"].as_array().unwrap().len(), 2);
+        assert_eq!(wess.json(door, &["describe", "shout"])["chain"]["steps"], steps);
+        let described = wess.must(door, &["describe", "shout"]);
+        for said in ["chain", "reverse", "A=1, 900 ms"] {
+            assert!(described.contains(said), "{said} is not in {described}");
+        }
+        assert!(wess.must(door, &["ls"]).contains("chain"));
+        let function = wess.ask(door, &["invoke", "shout.twice", "a"]);
+        assert!(
+            stderr(&function).contains("shout is a chain"),
+            "{}",
+            stderr(&function)
+        );
+        let module = wess.ask(door, &["store", "upper", &file]);
+        assert!(stderr(&module).contains("steps[0]"), "{}", stderr(&module));
+        let module = wess.ask(
+            door,
+            &[
+                "store",
+                "reverse",
+                &wess.file("one.json", b"{\"steps\":[\"upper\"]}"),
+            ],
+        );
+        assert!(stderr(&module).contains("(conflict)"), "{}", stderr(&module));
+        wess.must(door, &["rm", "shout"]);
+    }
+}
+
+#[test]
 fn scripts_can_tell_failures_apart() {
     let wess = Wess::up();
     for (name, guest) in [

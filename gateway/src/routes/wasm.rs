@@ -47,9 +47,9 @@ pub async fn download(
     if client_has(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, validators(etag)).into_response());
     }
-    let body = open(&app, &location).await?;
+    let (kind, body) = open(&app, &location).await?;
     let described = [
-        (CONTENT_TYPE, "application/wasm".to_owned()),
+        (CONTENT_TYPE, kind.to_owned()),
         (CONTENT_LENGTH, location.size.to_string()),
     ];
     Ok((described, validators(etag), body).into_response())
@@ -82,8 +82,9 @@ fn client_has(headers: &HeaderMap, etag: &str) -> bool {
         .any(|tag| tag == etag || tag == "*")
 }
 
-/// Waits for the first piece, so that what fails before it is a problem and not a broken answer.
-async fn open(app: &App, location: &BlobLocation) -> Result<Body, Problem> {
+/// Of which kind the bytes are, chains being JSON, and all of them. Waits for the first piece, so that what fails before it is a problem and not a
+/// broken answer.
+async fn open(app: &App, location: &BlobLocation) -> Result<(&'static str, Body), Problem> {
     let (blobs, room) = (app.stores.blobs.clone(), app.admission.download(location.size)?);
     let (sender, mut pieces) = mpsc::channel(CHUNKS_AHEAD);
     let (cut, location) = (app.lifecycle.cut.clone(), location.clone());
@@ -98,7 +99,11 @@ async fn open(app: &App, location: &BlobLocation) -> Result<Body, Problem> {
     let rest = stream::unfold(pieces, |mut pieces| async {
         Some((pieces.recv().await?, pieces))
     });
-    Ok(Body::from_stream(stream::iter([Ok(first)]).chain(rest)))
+    let kind = match first.trim_ascii_start().starts_with(b"{") {
+        true => "application/json",
+        false => "application/wasm",
+    };
+    Ok((kind, Body::from_stream(stream::iter([Ok(first)]).chain(rest))))
 }
 
 fn broken(error: &ObjectError) -> Problem {

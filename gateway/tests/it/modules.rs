@@ -114,6 +114,15 @@ async fn a_module_comes_back_whole_with_its_digest_as_its_tag() {
 }
 
 #[tokio::test]
+async fn a_chain_comes_back_as_the_json_that_it_is() {
+    let chain = br#" {"steps":["upper"]}"#;
+    let house = serving(chain.to_vec(), chain).await;
+    let answer = get(house.address, WASM).await;
+    assert!(answer.is_whole() && answer.body == chain);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+}
+
+#[tokio::test]
 async fn a_client_that_has_the_bytes_is_told_so() {
     let house = serving(b"wasm".to_vec(), b"wasm").await;
     let etag = format!("\"{}\"", digest(b"wasm"));

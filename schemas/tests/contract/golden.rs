@@ -24,6 +24,7 @@ const MESSAGES: &[(&str, RoundTrip)] = &[
     ("outcome", round_trip::<outcome::Outcome>),
     ("chain-request", round_trip::<chain::ChainRequest>),
     ("chain-outcome", round_trip::<chain::ChainOutcome>),
+    ("stored-chain", round_trip::<chain::StoredChain>),
     ("store-request", round_trip::<store::StoreRequest>),
     ("settings-change", round_trip::<settings::SettingsChange>),
     ("module", round_trip::<module::Module>),
@@ -124,6 +125,7 @@ fn a_field_that_nobody_knows_is_refused_in_requests_and_fits_no_schema() {
     for name in [
         "invocation",
         "chain-request",
+        "stored-chain",
         "store-request",
         "list-request",
         "tag-request",

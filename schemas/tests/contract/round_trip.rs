@@ -11,7 +11,7 @@ use wess_schemas::beat::WorkerBeat;
 use wess_schemas::chain::{ChainOutcome, ChainRequest, ChainStep};
 use wess_schemas::export::Export;
 use wess_schemas::module::{Abi, ListRequest, TagRequest, VersionSummary};
-use wess_schemas::outcome::{ModuleRun, RunStats};
+use wess_schemas::outcome::{ModuleRun, RunStats, StepRun};
 use wess_schemas::payload::{PayloadBucket, PayloadRef};
 use wess_schemas::secret::SealedSecret;
 use wess_schemas::settings::{Grants, Settings};
@@ -129,13 +129,22 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn step_run()(
+        name in of(name()), version in of(any::<u32>()), digest in digest(), function in text(),
+        exit_code in of(any::<i32>()), stats in stats(),
+    ) -> StepRun {
+        StepRun { module: ModuleRun { name, version, digest }, function, exit_code, stats }
+    }
+}
+
+prop_compose! {
     fn outcome()(
         job_id in job_id(), name in of(name()), version in of(any::<u32>()), digest in digest(), function in text(),
         (output, output_base64, output_ref) in (of(text()), of(text()), of(payload_ref())),
-        results in of(vec(json(), 0..3)), exit_code in of(any::<i32>()), stats in stats(), worker in worker_id(),
+        results in of(vec(json(), 0..3)), exit_code in of(any::<i32>()), stats in stats(), steps in vec(step_run(), 0..3), worker in worker_id(),
     ) -> Outcome {
         let module = ModuleRun { name, version, digest };
-        Outcome { job_id, module, function, output, output_base64, output_ref, results, exit_code, stats, worker }
+        Outcome { job_id, module, function, output, output_base64, output_ref, results, exit_code, stats, steps, worker }
     }
 }
 
@@ -183,13 +192,13 @@ prop_compose! {
 prop_compose! {
     fn module()(
         id in module_id(), name in name(), newest in version(),
-        abi in prop::sample::select(vec![Abi::Typed, Abi::Plugin, Abi::Command, Abi::Component, Abi::Http]),
+        abi in prop::sample::select(vec![Abi::Typed, Abi::Plugin, Abi::Command, Abi::Component, Abi::Http, Abi::Chain]),
         tags in btree_map(tag(), any::<u32>(), 0..3), versions in vec(version(), 0..3), exports in vec(export(), 0..3),
         (limits, settings) in (limits(), settings()), (created, updated, wit) in (timestamp(), timestamp(), of(text())),
         (propagated, stored) in (of(any::<bool>()), of(any::<bool>())),
     ) -> Module {
         let VersionSummary { version, digest, size, .. } = newest;
-        Module { id, name, version, digest, size, abi, tags, versions, exports, wit, limits, settings, created, updated, propagated, stored }
+        Module { id, name, version, digest, size, abi, tags, versions, exports, wit, chain: None, limits, settings, created, updated, propagated, stored }
     }
 }
 

@@ -8,10 +8,7 @@ use wess_schemas::binding::Binding;
 use wess_schemas::limits::LimitPolicy;
 use wess_schemas::{ErrorBody, ErrorCode, Invocation};
 
-use crate::call::Call;
-use crate::endpoints::invoke;
-use crate::guest::abi::Plan;
-use crate::queue::bad_request;
+use crate::endpoints::{invoke, stored_chain};
 use crate::registry::Registry;
 
 /// What a binding asks for, without a message.
@@ -25,17 +22,10 @@ pub fn invocation(binding: &Binding) -> Invocation {
 
 /// Checks module, function and limits. Whether a message's body fits a typed function shows when it comes.
 pub async fn check(registry: &Registry, policy: &LimitPolicy, binding: &Binding) -> Result<(), ErrorBody> {
-    let Call {
-        reference,
-        mut input,
-        limits,
-        ..
-    } = invoke::from_invocation(invocation(binding), Instant::now())?;
-    let module = registry.resolve(&reference).await?;
-    policy.resolve(&module.limits, &limits).map_err(bad_request)?;
-    input.input = Some(Bytes::new());
-    let argv0 = module.name.as_ref().map_or("guest", |name| name.as_str());
-    match Plan::new(module.callable(), argv0, input) {
+    let mut call = invoke::from_invocation(invocation(binding), Instant::now())?;
+    let module = registry.resolve(&call.reference).await?;
+    call.input.input = Some(Bytes::new());
+    match stored_chain::check_call(&module, policy, call) {
         Err(error) if error.code() != ErrorCode::InvalidArguments => Err(error),
         _ => Ok(()),
     }

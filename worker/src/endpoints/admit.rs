@@ -17,7 +17,7 @@ use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId};
 use super::chain::Chains;
 use super::invoke;
 use super::store::StoreEndpoint;
-use crate::guest::abi::Plan;
+use super::stored_chain;
 use crate::queue::bad_request;
 use crate::queue::stored::payloads;
 use crate::queue::webhook::Webhooks;
@@ -93,16 +93,13 @@ impl Admit {
     }
 
     async fn check_call(&self, invocation: Invocation, is_whole: bool) -> Result<(), ErrorBody> {
-        let call = invoke::from_invocation(invocation, Instant::now())?;
+        let mut call = invoke::from_invocation(invocation, Instant::now())?;
+        call.is_step = !is_whole;
         let module = self.registry.resolve(&call.reference).await?;
-        let limits = self.policy.resolve(&module.limits, &call.limits);
-        limits.map_err(bad_request)?;
-        let argv0 = module.name.as_ref().map_or("guest", |name| name.as_str());
-        let planned = Plan::new(module.callable(), argv0, call.input);
-        match planned {
+        match stored_chain::check_call(&module, &self.policy, call) {
             // A step's input is the output of the one before: without it, only its function is known.
             Err(error) if !is_whole && error.code() == ErrorCode::InvalidArguments => Ok(()),
-            planned => planned.map(drop),
+            checked => checked,
         }
     }
 

@@ -1,10 +1,14 @@
-//! `wess.chain`: several calls in a row, each fed with the output of the one before. Steps run on any executor.
+//! `wess.chain`: several calls in a row, each fed with the output of the one before.
+//!
+//! Invariant: all steps run on the executor that took the first, unless it is full.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use futures_util::FutureExt;
+use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::task::TaskTracker;
 use wess_schemas::chain::{ChainOutcome, ChainRequest, ChainStep};
@@ -12,12 +16,13 @@ use wess_schemas::header::CallHeaders;
 use wess_schemas::invocation::{Input, check_wait, take_input};
 use wess_schemas::job::JobOutcome;
 use wess_schemas::limits::MAX_CHAIN_STEPS;
+use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, Limits, Outcome, WorkerId};
 use wess_service::trace_context::TraceParent;
 
 use super::invoke::{self, Form, Output};
 use crate::call::{Call, Finished};
-use crate::executor::{Arrival, Executors};
+use crate::executor::{Arrival, Executors, Here};
 use crate::guest::abi::typed;
 use crate::queue::keyed::{CallKey, KeyedCalls};
 use crate::registry::Storage;
@@ -40,14 +45,15 @@ pub struct Chains {
 }
 
 /// One run of a chain.
-#[derive(Clone, Copy)]
-struct Run<'a> {
-    job_id: &'a JobId,
+struct Run {
+    job_id: JobId,
     trace: Option<TraceParent>,
+    /// When its job was submitted, if it is one.
+    accepted: Option<Timestamp>,
     /// What its reply may carry.
     inline_bytes: usize,
-    /// The job that its large outputs are kept with.
-    owner: Option<&'a JobId>,
+    /// Whether its large outputs are kept with the job.
+    is_kept: bool,
 }
 
 /// What chains may hold together: their requests, and of each the output on its way to the next step, twice.
@@ -70,10 +76,11 @@ impl Chains {
         }
         let (job_id, _under_way) = (JobId::generate(), self.under_way.token());
         let run = Run {
-            job_id: &job_id,
+            job_id: job_id.clone(),
             trace,
+            accepted: None,
             inline_bytes,
-            owner: None,
+            is_kept: false,
         };
         let answered = match read(payload) {
             Ok(request) => self.run(request, run).await,
@@ -94,7 +101,9 @@ impl Chains {
         let ending = match self.keyed.known(&key).await? {
             Some(known) => known,
             None => {
-                let ran = self.run_job(read(payload)?, &job_id, trace, inline_bytes).await;
+                let ran = self
+                    .run_job(read(payload)?, &job_id, trace, None, inline_bytes)
+                    .await;
                 let ran = ran.map(JobOutcome::Chain);
                 self.keyed
                     .end(&key, ran)
@@ -120,14 +129,16 @@ impl Chains {
         request: ChainRequest,
         job_id: &JobId,
         trace: Option<TraceParent>,
+        accepted: Option<Timestamp>,
         inline_bytes: usize,
     ) -> Result<ChainOutcome, ErrorBody> {
         let _under_way = self.under_way.token();
         let run = Run {
-            job_id,
+            job_id: job_id.clone(),
             trace,
+            accepted,
             inline_bytes,
-            owner: Some(job_id),
+            is_kept: true,
         };
         self.run(request, run).await
     }
@@ -137,17 +148,51 @@ impl Chains {
         parse(request.clone()).map(drop)
     }
 
-    async fn run(&self, request: ChainRequest, run: Run<'_>) -> Result<ChainOutcome, ErrorBody> {
-        let (steps, mut input) = parse(request)?;
-        let _steps = self.hold(steps.iter().map(Call::size_bytes).sum())?;
-        let run = Run {
-            inline_bytes: run.inline_bytes / (steps.len() + 1),
-            ..run
+    async fn run(&self, request: ChainRequest, run: Run) -> Result<ChainOutcome, ErrorBody> {
+        let (steps, input) = parse(request)?;
+        let (mut answer, answered) = oneshot::channel();
+        let chains = self.clone();
+        let series = |here: Here| {
+            async move {
+                let _under_way = chains.under_way.token();
+                let ended = tokio::select! {
+                    biased;
+                    ended = chains.run_steps(&here, steps, input, run) => ended,
+                    // Nobody waits: the step under way goes with it.
+                    () = answer.closed() => return,
+                };
+                // Who hung up just now gets nothing.
+                drop(answer.send(ended));
+            }
+            .boxed_local()
         };
-        let (mut done, mut _held) = (Vec::<Outcome>::new(), None);
+        self.executors.dispatch(Arrival::Series(Box::new(series)))?;
+        answered.await.unwrap_or_else(|_| {
+            Err(ErrorBody::new(
+                ErrorCode::Internal,
+                "the worker stopped during a step",
+            ))
+        })
+    }
+
+    async fn run_steps(
+        &self,
+        here: &Here,
+        steps: Vec<Call>,
+        mut input: Input,
+        mut run: Run,
+    ) -> Result<ChainOutcome, ErrorBody> {
+        let _steps = self.hold(steps.iter().map(Call::size_bytes).sum())?;
+        run.inline_bytes /= steps.len() + 1;
+        let (mut done, mut _held) = (Vec::<Outcome>::with_capacity(steps.len()), None);
         for (at, mut step) in steps.into_iter().enumerate() {
-            (step.job_id, step.trace) = (run.job_id.clone(), run.trace);
-            let recorded = match self.step(step, input).await {
+            (step.job_id, step.trace, step.accepted) = (run.job_id.clone(), run.trace, run.accepted);
+            match input {
+                Input::Absent => {}
+                Input::Bytes(bytes) => step.input.input = Some(Bytes::from(bytes)),
+                Input::Stored(reference) => step.stored_input = Some(reference),
+            }
+            let recorded = match here.run(begun(step)).await {
                 Ok(finished) => self.record(finished, &run).await,
                 Err(error) => Err(error),
             };
@@ -167,25 +212,8 @@ impl Chains {
         hold(&self.room, bytes)
     }
 
-    async fn step(&self, mut call: Call, input: Input) -> Result<Finished, ErrorBody> {
-        call.arrived = Instant::now();
-        match input {
-            Input::Absent => {}
-            Input::Bytes(bytes) => call.input.input = Some(Bytes::from(bytes)),
-            Input::Stored(reference) => call.stored_input = Some(reference),
-        }
-        let (answer, answered) = oneshot::channel();
-        self.executors.dispatch(Arrival::Step(Box::new(call), answer))?;
-        answered.await.unwrap_or_else(|_| {
-            Err(ErrorBody::new(
-                ErrorCode::Internal,
-                "the worker stopped during a step",
-            ))
-        })
-    }
-
     /// A step's outcome as the caller will see it, and its output for the next step.
-    async fn record(&self, mut finished: Finished, run: &Run<'_>) -> Result<(Outcome, Vec<u8>), ErrorBody> {
+    async fn record(&self, mut finished: Finished, run: &Run) -> Result<(Outcome, Vec<u8>), ErrorBody> {
         let next = finished.answer.results.as_deref().map(typed::raw_output);
         let Some(output) = invoke::take_output(Form::Json, &mut finished, run.inline_bytes) else {
             let outcome = invoke::outcome(finished, Output::Inline(None), &self.worker);
@@ -194,14 +222,16 @@ impl Chains {
         let shown = if invoke::size_bytes(Form::Json, &output) <= run.inline_bytes {
             Output::Inline(Some(output.clone()))
         } else {
-            Output::Stored(self.storage.put_output_of(run.owner, &output).await?)
+            let owner = run.is_kept.then_some(&run.job_id);
+            Output::Stored(self.storage.put_output_of(owner, &output).await?)
         };
         let outcome = invoke::outcome(finished, shown, &self.worker);
         Ok((outcome, next.unwrap_or(output)))
     }
 }
 
-fn hold(room: &Semaphore, bytes: usize) -> Result<SemaphorePermit<'_>, ErrorBody> {
+/// Room for so many bytes among what chains hold together.
+pub(super) fn hold(room: &Semaphore, bytes: usize) -> Result<SemaphorePermit<'_>, ErrorBody> {
     let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
     room.try_acquire_many(kib).map_err(|_| {
         ErrorBody::new(
@@ -245,7 +275,8 @@ fn parse(request: ChainRequest) -> Result<(Vec<Call>, Input), ErrorBody> {
     Ok((calls, input))
 }
 
-fn parse_step(at: usize, step: ChainStep, wait_ms: Option<u64>) -> Result<Call, ErrorBody> {
+/// A step as a call without input.
+pub(super) fn parse_step(at: usize, step: ChainStep, wait_ms: Option<u64>) -> Result<Call, ErrorBody> {
     let mut invocation = Invocation::from(step);
     if invocation.input.is_some() || invocation.input_base64.is_some() || invocation.input_ref.is_some() {
         return Err(invalid(format!(
@@ -253,10 +284,20 @@ fn parse_step(at: usize, step: ChainStep, wait_ms: Option<u64>) -> Result<Call, 
         )));
     }
     invocation.wait_ms = invocation.wait_ms.or(wait_ms);
-    invoke::from_invocation(invocation, Instant::now()).map_err(|mut error| {
+    let call = invoke::from_invocation(invocation, Instant::now()).map_err(|mut error| {
         error.error.message = format!("steps[{at}]: {}", error.error.message);
         error
+    })?;
+    Ok(Call {
+        is_step: true,
+        ..call
     })
+}
+
+/// A step that begins now: it waits from here on.
+pub(super) fn begun(mut step: Call) -> Box<Call> {
+    step.arrived = Instant::now();
+    Box::new(step)
 }
 
 /// The last step's answer is the chain's.
@@ -271,7 +312,8 @@ fn outcome(steps: Vec<Outcome>) -> ChainOutcome {
     }
 }
 
-fn failed_at(at: usize, done: &[Outcome], mut error: ErrorBody) -> ErrorBody {
+/// The error of a chain whose step failed after those that were done.
+pub(super) fn failed_at(at: usize, done: &[impl Serialize], mut error: ErrorBody) -> ErrorBody {
     error.error.guest_ran |= at > 0;
     error.error.message = format!("steps[{at}]: {}", error.error.message);
     error
@@ -279,7 +321,7 @@ fn failed_at(at: usize, done: &[Outcome], mut error: ErrorBody) -> ErrorBody {
         .with("steps", serde_json::to_value(done).unwrap_or_default())
 }
 
-fn invalid(why: impl std::fmt::Display) -> ErrorBody {
+pub(super) fn invalid(why: impl std::fmt::Display) -> ErrorBody {
     ErrorBody::new(ErrorCode::InvalidRequest, why.to_string())
 }
 

@@ -66,6 +66,7 @@ pub fn call(
         stored_input: None,
         http: Some(Box::new(HttpExchange { request, respond })),
         limits: headers.limits,
+        is_step: false,
         wait: Duration::from_millis(headers.wait_ms.unwrap_or(DEFAULT_WAIT_MS)),
         trace: TraceParent::of(facts),
         accepted: None,

@@ -78,6 +78,7 @@ pub fn parse(
                 stored_input: headers.input_ref,
                 http: None,
                 limits: headers.limits,
+                is_step: false,
                 wait: wait(headers.wait_ms),
                 trace,
                 accepted: None,
@@ -146,6 +147,7 @@ pub fn from_invocation(mut invocation: Invocation, arrived: Instant) -> Result<C
         stored_input,
         http: None,
         limits: invocation.limits,
+        is_step: false,
         wait: wait(invocation.wait_ms),
         trace: None,
         accepted: None,
@@ -217,6 +219,7 @@ pub fn outcome(finished: Finished, output: Output, worker: &WorkerId) -> Outcome
         results: finished.answer.results,
         exit_code: finished.answer.exit_code,
         stats: finished.stats,
+        steps: finished.steps,
         worker: worker.clone(),
     };
     match output {

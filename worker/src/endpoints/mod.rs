@@ -12,5 +12,6 @@ pub mod jobs;
 pub mod modules;
 mod names;
 pub mod store;
+pub mod stored_chain;
 
 pub use wess_service::reply::{error_reply, json_reply};

@@ -17,9 +17,10 @@ use wess_schemas::subject::Subjects;
 use wess_schemas::{Digest, ErrorBody, ErrorCode, ModuleName};
 use wess_service::secrets::OpeningKeys;
 
+use super::stored_chain;
 use crate::config::Config;
 use crate::fleet::Fleet;
-use crate::registry::{NewModule, Registry, Terms};
+use crate::registry::{self, NewModule, Registry, Terms};
 use crate::secrets;
 
 /// What WebAssembly begins with.
@@ -117,6 +118,9 @@ impl StoreEndpoint {
             StoreSource::Known(digest) => self.registry.bytes(digest).await?,
         };
         self.check_size(wasm.len() as u64)?;
+        if let Some(chain) = registry::chain_of(&wasm) {
+            stored_chain::check(&self.registry, &self.policy, &name, &chain?, &terms)?;
+        }
         let published = self.registry.store(NewModule { name, wasm, terms }).await?;
         let propagated = self.fleet.propagated(published.revision).await;
         let module = self.registry.module(&published.name, published.version).await?;

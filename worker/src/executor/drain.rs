@@ -81,7 +81,8 @@ impl Executor {
             // The connection does not tell us when it goes.
             let _ = tokio::time::timeout(LOOK, self.arrivals()).await;
             self.take_turn().await;
-            let is_idle = self.slots.is_empty() && self.keyed.is_idle();
+            let is_idle =
+                self.slots.is_empty() && self.series == 0 && self.spills.is_idle() && self.keyed.is_idle();
             if is_idle && self.sessions.is_empty() && self.door.is_empty() && self.nobody_comes() {
                 return;
             }

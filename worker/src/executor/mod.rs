@@ -9,6 +9,7 @@ mod keyed;
 mod lanes;
 mod prepared;
 pub(crate) mod respond;
+mod series;
 mod slots;
 mod spill;
 mod steps;
@@ -22,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 use wess_schemas::limits::LimitPolicy;
 use wess_schemas::subject::{Endpoint, Subjects};
@@ -42,6 +43,7 @@ use crate::guest::{MemoryBudget, Ticker};
 use crate::outbound::Outbound;
 use crate::queue::Clock;
 use crate::registry::Registry;
+pub use series::{Here, Series};
 pub use slots::Bounds;
 pub(crate) use steps::expired;
 use tally::Tally;
@@ -77,6 +79,8 @@ pub struct Common {
     pub inside: TaskTracker,
     /// Guests' way to hosts that they are granted.
     pub outbound: Arc<Outbound>,
+    /// What chains hold together, in KiB.
+    pub chain_room: Arc<Semaphore>,
     /// Who else could take a call.
     pub fleet: Fleet,
     /// What deadlines in the queue are told by.
@@ -102,8 +106,10 @@ pub enum Arrival {
         /// Where its reply goes.
         reply: oneshot::Sender<Reply>,
     },
-    /// One step of a chain.
+    /// One call of a job, a binding or a series.
     Step(Box<Call>, oneshot::Sender<CallResult>),
+    /// Several calls, one after the other.
+    Series(Series),
     /// An HTTP request, and who is told how its guest ended.
     Http(Box<Call>, oneshot::Sender<HttpEnd>),
     /// A call that found no slot with another executor.

@@ -26,6 +26,8 @@ pub enum Responder {
     Door(Form, oneshot::Sender<Reply>),
     /// A job, or a chain in this process.
     Step(oneshot::Sender<CallResult>),
+    /// A stored chain that came from the queue: until this first step runs it may be given back.
+    First(oneshot::Sender<CallResult>),
     /// Who has a guest's response, or waits for it, and wants to know how the guest ended.
     Http(oneshot::Sender<HttpEnd>),
     /// A call that waited in the queue, and who took it from there.
@@ -47,7 +49,7 @@ impl Responder {
     pub fn answer(self, result: CallResult, inline_bytes: usize, worker: &WorkerId) -> Sending {
         let (form, result) = match (self, result) {
             // Who no longer waits was cut with the process.
-            (Self::Step(waiting), result) => {
+            (Self::Step(waiting) | Self::First(waiting), result) => {
                 drop(waiting.send(result));
                 return Sending::Done;
             }
@@ -78,7 +80,7 @@ impl Responder {
     /// call of somebody's own runs on.
     pub fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Step(waiting) => waiting.poll_closed(context),
+            Self::Step(waiting) | Self::First(waiting) => waiting.poll_closed(context),
             Self::Http(waiting) => waiting.poll_closed(context),
             Self::Nats(..) | Self::Door(..) | Self::Queued(..) => Poll::Pending,
         }
@@ -86,10 +88,10 @@ impl Responder {
 
     /// Whether the call came from the queue.
     pub fn is_queued(&self) -> bool {
-        matches!(self, Self::Queued(..))
+        matches!(self, Self::Queued(..) | Self::First(_))
     }
 
-    /// Has a call from the queue taken elsewhere.
+    /// Has a call from the queue taken elsewhere. A chain hears of it by hearing nothing.
     pub fn give_back(self) {
         if let Self::Queued(_, waiting) = self {
             drop(waiting.send(Ok(QueuedAnswer::Returned)));
@@ -101,7 +103,7 @@ impl Responder {
         match self {
             Self::Nats(form, _) | Self::Door(form, _) | Self::Queued(form, _) => Some(*form),
             Self::Http(_) => Some(Form::Http),
-            Self::Step(_) => None,
+            Self::Step(_) | Self::First(_) => None,
         }
     }
 
@@ -118,7 +120,7 @@ impl Responder {
                 drop(waiting.send(Ok(QueuedAnswer::Reply(reply))));
                 Sending::Done
             }
-            Self::Nats(_, None) | Self::Step(_) | Self::Http(_) => Sending::Done,
+            Self::Nats(_, None) | Self::Step(_) | Self::First(_) | Self::Http(_) => Sending::Done,
         }
     }
 }
@@ -126,7 +128,40 @@ impl Responder {
 /// How long the connection may take to have room for a reply.
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a call still holds that is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// The slot of its guest.
+    Slot,
+    /// The place of a stored chain among the series: its guests were those of its steps.
+    Series,
+}
+
 impl Executor {
+    /// Answers a call whose guest answered. Its slot is free then unless the answer has to be stored first.
+    pub(super) fn answer(&mut self, finished: Finished, responder: Responder, holds: Holds) {
+        let stats = &finished.stats;
+        let (form, took_us) = (responder.form(), stats.queue_us + stats.load_us + stats.run_us);
+        let inline_bytes = self.client.max_payload() / 2;
+        match responder.answer(Ok(finished), inline_bytes, &self.common.worker) {
+            Sending::Store(finished, output, responder) => {
+                self.store_output(*finished, output, responder, holds);
+            }
+            sending => {
+                self.succeed(form, took_us, holds);
+                self.release(holds);
+                self.send(sending);
+            }
+        }
+    }
+
+    pub(super) fn release(&mut self, holds: Holds) {
+        match holds {
+            Holds::Slot => self.slots.release(),
+            Holds::Series => self.series -= 1,
+        }
+    }
+
     /// Hands replies to the connection. While NATS is away it keeps some thousands for its return; what no longer fits is
     /// dropped, after one wait for room, so that calls from this process go on.
     pub(super) async fn send_replies(&mut self) {

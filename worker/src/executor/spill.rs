@@ -19,6 +19,7 @@ use super::slots::Waits;
 use super::steps::{Event, Pending, Ticket, overloaded, stopping};
 use super::turns::Executor;
 use crate::endpoints::invoke::Form;
+use crate::registry::Resolved;
 
 /// The largest body that is handed over: the stream has room for sixty-four of them. Larger ones wait here.
 const MAX_BYTES: usize = 1 << 20;
@@ -92,6 +93,11 @@ impl Spills {
         }
     }
 
+    /// Whether none is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight == 0
+    }
+
     /// How many more may be on their way.
     fn room(&self) -> usize {
         let most = match self.away_until {
@@ -108,6 +114,8 @@ pub enum Leaving {
     InLine(Box<Ticket>),
     /// One that the house had no room for.
     Outside(Box<Pending>),
+    /// Of a stored chain, no step of which has a slot here.
+    Chain(Box<Pending>, Arc<Resolved>),
 }
 
 /// What became of it.
@@ -120,21 +128,21 @@ impl Leaving {
     fn responder(&self) -> &Responder {
         match self {
             Self::InLine(ticket) => &ticket.responder,
-            Self::Outside(pending) => &pending.responder,
+            Self::Outside(pending) | Self::Chain(pending, _) => &pending.responder,
         }
     }
 
     fn origin(&self) -> Option<&Origin> {
         match self {
             Self::InLine(ticket) => ticket.origin.as_ref(),
-            Self::Outside(pending) => pending.origin.as_ref(),
+            Self::Outside(pending) | Self::Chain(pending, _) => pending.origin.as_ref(),
         }
     }
 
     fn expires(&self) -> Instant {
         match self {
             Self::InLine(ticket) => ticket.expires(),
-            Self::Outside(pending) => pending.call.expires(),
+            Self::Outside(pending) | Self::Chain(pending, _) => pending.call.expires(),
         }
     }
 
@@ -195,13 +203,27 @@ impl Executor {
 
     /// A call that the house has no room for: the queue may have.
     pub(super) fn turn_out(&mut self, pending: Box<Pending>) {
-        let fits = self.spills.outside_bytes + pending.size_bytes <= MAX_OUTSIDE_BYTES;
-        if pending.origin.is_some() && fits && self.may_spill() {
+        if self.may_leave(&pending) {
             self.spills.outside_bytes += pending.size_bytes;
             self.spill(Leaving::Outside(pending));
         } else {
             self.refuse(pending, overloaded());
         }
+    }
+
+    /// A chain that is not in the house: where no slot is free, the queue may have room. If it has none, it runs here.
+    pub(super) fn turn_out_chain(&mut self, pending: Box<Pending>, module: Arc<Resolved>) {
+        if self.slots.is_full() && self.may_leave(&pending) {
+            self.spills.outside_bytes += pending.size_bytes;
+            self.spill(Leaving::Chain(pending, module));
+        } else {
+            self.begin_chain(pending, module);
+        }
+    }
+
+    fn may_leave(&self, pending: &Pending) -> bool {
+        let fits = self.spills.outside_bytes + pending.size_bytes <= MAX_OUTSIDE_BYTES;
+        pending.origin.is_some() && fits && self.may_spill()
     }
 
     /// A worker that stops hands over only what another one can take.
@@ -244,6 +266,16 @@ impl Executor {
         }
         match leaving {
             Leaving::InLine(ticket) => self.spilled_from_line(ticket, result),
+            Leaving::Chain(pending, module) => {
+                self.spills.outside_bytes -= pending.size_bytes;
+                match result {
+                    Ok(()) | Err(QueueError::Duplicate) => self.tally.spilled.add(1),
+                    Err(error @ QueueError::Unknown { .. }) => self.refuse(pending, told(&error)),
+                    Err(QueueError::Full { .. }) => self.refuse(pending, overloaded()),
+                    Err(_) if self.cut.is_cancelled() => self.refuse(pending, stopping()),
+                    Err(_) => self.begin_chain(pending, module),
+                }
+            }
             Leaving::Outside(pending) => {
                 self.spills.outside_bytes -= pending.size_bytes;
                 match result {

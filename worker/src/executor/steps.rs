@@ -17,7 +17,8 @@ use wess_service::trace_context::TraceParent;
 
 use super::keyed::{LookedUp, Settled};
 use super::prepared::{Found, Loaded, load};
-use super::respond::Responder;
+use super::respond::{Holds, Responder};
+use super::series::ChainEnded;
 use super::slots::Waits;
 use super::spill::{Origin, Spilled};
 use super::turns::Executor;
@@ -104,16 +105,20 @@ pub enum Event {
     Spilled(Box<Spilled>),
     LookedUp(Box<LookedUp>),
     Settled(Box<Settled>),
+    SeriesEnded,
+    ChainEnded(Box<ChainEnded>),
 }
 
 /// A call whose output is too large for a message.
 pub struct Stored {
     responder: Responder,
+    holds: Holds,
     took_us: u64,
     result: Result<Reply, ErrorBody>,
 }
 
-/// Something that is waited for. Each belongs to a call in the house, with a slot, or on its way out, which bounds their number.
+/// Something that is waited for. Each belongs to a call in the house, with a slot, or on its way out, or is a series, of which
+/// whoever sends them bounds the number.
 pub type Errand = LocalBoxFuture<'static, Event>;
 
 impl Executor {
@@ -160,6 +165,9 @@ impl Executor {
 
     /// The call is checked against its module, and waits for that to be ready.
     pub(super) fn fit(&mut self, pending: Box<Pending>, module: Arc<Resolved>) {
+        if module.chain.is_some() {
+            return self.take_chain(pending, module);
+        }
         let size_bytes = pending.size_bytes;
         match self.ticket(pending, module) {
             Ok(ticket) => self.prepare(ticket),
@@ -265,6 +273,8 @@ impl Executor {
             Event::Spilled(spilled) => self.on_spilled(*spilled),
             Event::LookedUp(looked_up) => self.on_looked_up(*looked_up),
             Event::Settled(settled) => self.on_settled(*settled),
+            Event::SeriesEnded => self.series -= 1,
+            Event::ChainEnded(ended) => self.on_chain_ended(*ended),
         }
     }
 
@@ -297,7 +307,13 @@ impl Executor {
     }
 
     /// Stores an output that is too large for a message, then sends where it lies. The call keeps its slot meanwhile.
-    pub(super) fn store_output(&mut self, finished: Finished, output: Vec<u8>, responder: Responder) {
+    pub(super) fn store_output(
+        &mut self,
+        finished: Finished,
+        output: Vec<u8>,
+        responder: Responder,
+        holds: Holds,
+    ) {
         let (storage, worker) = (self.storage.clone(), self.common.worker.clone());
         let form = responder.form().unwrap_or(Form::Json);
         self.errand(async move {
@@ -309,6 +325,7 @@ impl Executor {
                 .map_err(|error| error.for_job(job_id));
             Event::Stored(Box::new(Stored {
                 responder,
+                holds,
                 took_us,
                 result,
             }))
@@ -319,14 +336,15 @@ impl Executor {
         &mut self,
         Stored {
             responder,
+            holds,
             took_us,
             result,
         }: Stored,
     ) {
-        self.slots.release();
+        self.release(holds);
         let reply = match result {
             Ok(reply) => {
-                self.succeed(responder.form(), took_us);
+                self.succeed(responder.form(), took_us, holds);
                 reply
             }
             Err(error) => {

@@ -28,7 +28,8 @@ use super::inbox::Inbox;
 use super::keyed::Keyed;
 use super::lanes::{Awaited, GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, first_turn};
 use super::prepared::Shelf;
-use super::respond::{Responder, Sending};
+use super::respond::{Holds, Responder, Sending};
+use super::series::Here;
 use super::slots::{Slots, Waits};
 use super::spill::{Origin, Spills};
 use super::steps::{Errand, Pending, Ticket, expired, given_up, overloaded};
@@ -75,6 +76,9 @@ pub struct Executor {
     pub(super) keyed: Keyed,
     pub(super) storage: Storage,
     pub(super) errands: FuturesUnordered<Errand>,
+    pub(super) here: Here,
+    /// Series under way.
+    pub(super) series: usize,
     pub(super) client: Client,
     pub(super) inbox: Inbox,
     pub(super) door: mpsc::Receiver<Arrival>,
@@ -134,6 +138,8 @@ impl Executor {
             }),
             storage,
             errands: FuturesUnordered::new(),
+            here: Here::default(),
+            series: 0,
             inbox: Inbox::open(&client, &common.subjects)
                 .await
                 .map_err(Failure::unavailable)?,
@@ -206,10 +212,6 @@ impl Executor {
             }
             any = true;
         }
-        while let Poll::Ready(Some(event)) = self.errands.poll_next_unpin(context) {
-            self.on_event(event);
-            any = true;
-        }
         while let Poll::Ready(Some(arrival)) = self.door.poll_recv(context) {
             self.take_arrival(arrival);
             any = true;
@@ -220,6 +222,15 @@ impl Executor {
             if let Some(message) = message {
                 self.take_message(message);
             }
+            any = true;
+        }
+        // After what begins errands: those find here what they need before the turn.
+        while let Poll::Ready(Some(event)) = self.errands.poll_next_unpin(context) {
+            self.on_event(event);
+            any = true;
+        }
+        while let Some((call, waiting)) = self.here.next() {
+            self.take_step(call, waiting);
             any = true;
         }
         if (self.slots.has_line() || self.shelf.has_waiting()) && self.sweep.poll_tick(context).is_ready() {
@@ -265,6 +276,7 @@ impl Executor {
         match arrival {
             Arrival::Moved(Moved(ticket)) => self.take_moved(ticket),
             Arrival::Step(call, waiting) => self.take_call(Ok(*call), Responder::Step(waiting), None),
+            Arrival::Series(series) => self.take_series(series),
             Arrival::Http(call, ended) => self.take_call(Ok(*call), Responder::Http(ended), None),
             Arrival::Queued(call, form, waiting) => {
                 self.take_call(Ok(*call), Responder::Queued(form, waiting), None);
@@ -438,21 +450,14 @@ impl Executor {
             function,
             answer,
             stats,
+            steps: Vec::new(),
         };
-        let (form, took_us) = (responder.form(), stats.queue_us + stats.load_us + stats.run_us);
-        let inline_bytes = self.client.max_payload() / 2;
-        match responder.answer(Ok(finished), inline_bytes, &self.common.worker) {
-            Sending::Store(finished, output, responder) => self.store_output(*finished, output, responder),
-            sending => {
-                self.succeed(form, took_us);
-                self.slots.release();
-                self.send(sending);
-            }
-        }
+        self.answer(finished, responder, Holds::Slot);
     }
 
-    pub(super) fn succeed(&self, form: Option<Form>, took_us: u64) {
-        self.tally.succeeded.add(1);
+    pub(super) fn succeed(&self, form: Option<Form>, took_us: u64, holds: Holds) {
+        // The steps of a chain have been counted.
+        self.tally.succeeded.add(u64::from(holds == Holds::Slot));
         if let Some(form) = form {
             self.tally.answer(form, took_us, None);
         }

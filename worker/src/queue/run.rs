@@ -36,7 +36,7 @@ impl Runner {
                 chain.wait_ms = Some(MAX_WAIT_MS);
                 let outcome = self
                     .chains
-                    .run_job(chain, &job.job_id, job.trace, inline_bytes)
+                    .run_job(chain, &job.job_id, job.trace, Some(job.submitted), inline_bytes)
                     .await;
                 outcome.map(JobOutcome::Chain)
             }

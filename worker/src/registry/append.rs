@@ -6,7 +6,7 @@
 use wess_schemas::error::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
 use wess_schemas::limits::{MAX_RECORD_BYTES, MAX_VERSIONS};
-use wess_schemas::module::{ModuleHead, ModuleVersion};
+use wess_schemas::module::{Abi, ModuleHead, ModuleVersion};
 use wess_schemas::subject::ModuleKey;
 use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{Limits, ModuleId, ModuleName, Tenant};
@@ -110,6 +110,7 @@ impl<'a> Append<'a> {
             .await?
             .record;
         let Some(newest) = newest else { return Ok(false) };
+        check_kind(&self.name, &newest, &self.draft)?;
         self.draft.limits = self.terms.limits.unwrap_or(newest.limits);
         let settings = self.terms.settings.as_ref();
         self.draft.settings = settings.unwrap_or(&newest.settings).clone();
@@ -265,6 +266,17 @@ fn check_record(draft: &ModuleVersion) -> Result<(), ErrorBody> {
             format!("the module's settings and exports together take more than {MAX_RECORD_BYTES} bytes"),
         )),
     }
+}
+/// A name stands for modules or for chains: who calls one must not find the other.
+fn check_kind(name: &ModuleName, newest: &ModuleVersion, draft: &ModuleVersion) -> Result<(), ErrorBody> {
+    let (is, would_be) = match (newest.abi, draft.abi) {
+        (Abi::Chain, Abi::Chain) => return Ok(()),
+        (Abi::Chain, _) => ("a chain", "module"),
+        (_, Abi::Chain) => ("a module", "chain"),
+        _ => return Ok(()),
+    };
+    let text = format!("{name} is {is}: store the {would_be} under another name, or delete {name} first");
+    Err(ErrorBody::new(ErrorCode::Conflict, text))
 }
 
 fn check_count(name: &ModuleName, head: &ModuleHead) -> Result<(), ErrorBody> {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use wess_schemas::chain::StoredChain;
 use wess_schemas::module::{Abi, FunctionExport, Module, ModuleHead, ModuleSummary, ModuleVersion};
 use wess_schemas::settings::Settings;
 use wess_schemas::wit::ComponentInterface;
@@ -30,6 +31,8 @@ pub struct Resolved {
     pub exports: Vec<FunctionExport>,
     /// What it exports if it is one; without its text.
     pub component: Option<Arc<ComponentInterface>>,
+    /// Its steps if it is a chain.
+    pub chain: Option<Arc<StoredChain>>,
     /// Its own limits; none when it was named by digest.
     pub limits: Limits,
     /// What its guests are given, and what they may reach; nothing when it was named by digest.
@@ -55,6 +58,7 @@ impl Resolved {
                     wit: None,
                 })
             }),
+            chain: record.chain.clone().map(Arc::new),
             limits: Limits::default(),
             settings: Settings::default(),
             secrets: Secrets::default(),
@@ -190,6 +194,7 @@ impl Listing {
                 .component
                 .as_ref()
                 .and_then(|component| component.wit.clone()),
+            chain: record.chain.clone(),
             limits: self.limits(record),
             settings: record.settings.clone(),
             created: self.head.created,

@@ -41,7 +41,7 @@ pub(crate) use feed::Feed;
 pub use folder::FolderError;
 pub use gate::{Gate, Pass};
 pub use listing::Resolved;
-pub use publish::{NewModule, Published, Removed, Terms};
+pub use publish::{NewModule, Published, Removed, Terms, chain_of};
 pub(crate) use record::RawRecord;
 pub use stats::RegistryStats;
 pub use storage::{Storage, StorageAway};

@@ -4,10 +4,11 @@
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use wess_schemas::chain::StoredChain;
 use wess_schemas::error::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
-use wess_schemas::limits::MAX_RECORD_BYTES;
-use wess_schemas::module::{ModuleHead, ModuleVersion};
+use wess_schemas::limits::{MAX_RECORD_BYTES, MAX_STORED_CHAIN_BYTES};
+use wess_schemas::module::{Abi, ModuleHead, ModuleVersion};
 use wess_schemas::settings::Settings;
 use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{Digest, Limits, ModuleId, ModuleName, Reference, Tag};
@@ -90,6 +91,20 @@ impl Registry {
     /// Stores a module under a name. The same bytes on the same terms as its newest version make no new one.
     pub async fn store(&self, new: NewModule) -> Result<Published, ErrorBody> {
         let NewModule { name, wasm, terms } = new;
+        let draft = match chain_of(&wasm) {
+            Some(chain) => ModuleVersion {
+                chain: Some(chain?),
+                ..blank(&wasm, Abi::Chain)
+            },
+            None => self.compiled(&wasm, &terms).await?,
+        };
+        self.0.blobs.put(draft.digest, &wasm).await?;
+        self.keep_blob(draft.digest, wasm).await;
+        Append::new(self, name, draft, terms).run().await
+    }
+
+    /// A module's draft, once it is known to compile.
+    async fn compiled(&self, wasm: &Bytes, terms: &Terms) -> Result<ModuleVersion, ErrorBody> {
         let draft = draft(wasm.clone()).await?;
         let metering = terms.metering();
         let key = ArtifactKey {
@@ -97,9 +112,7 @@ impl Registry {
             metering,
         };
         self.artifact_of(key, Some(wasm.clone())).await?;
-        self.0.blobs.put(draft.digest, &wasm).await?;
-        self.keep_blob(draft.digest, wasm).await;
-        Append::new(self, name, draft, terms).run().await
+        Ok(draft)
     }
 
     /// Sets a tag, or takes it away.
@@ -262,16 +275,42 @@ fn read(wasm: &[u8]) -> Result<ModuleVersion, ErrorBody> {
         component,
     } = guest::inspect(wasm).map_err(|refused| refusal(&refused))?;
     Ok(ModuleVersion {
-        version: 0,
-        digest: Digest::from_bytes(Sha256::digest(wasm).into()),
-        size: wasm.len() as u64,
-        abi,
         exports,
         component,
+        ..blank(wasm, abi)
+    })
+}
+
+/// A draft that says nothing of what the bytes do.
+fn blank(bytes: &[u8], abi: Abi) -> ModuleVersion {
+    ModuleVersion {
+        version: 0,
+        digest: Digest::from_bytes(Sha256::digest(bytes).into()),
+        size: bytes.len() as u64,
+        abi,
+        exports: Vec::new(),
+        component: None,
+        chain: None,
         limits: Limits::default(),
         settings: Settings::default(),
         created: Timestamp::now(),
-    })
+    }
+}
+
+/// The chain that bytes in the place of a module's are, or why they are none; `None` for what is no JSON object.
+pub fn chain_of(bytes: &[u8]) -> Option<Result<StoredChain, ErrorBody>> {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    if bytes.len() > MAX_STORED_CHAIN_BYTES {
+        let text = format!(
+            "the chain has {} bytes; at most {MAX_STORED_CHAIN_BYTES} are taken",
+            bytes.len()
+        );
+        return Some(Err(ErrorBody::new(ErrorCode::PayloadTooLarge, text)));
+    }
+    let chain = serde_json::from_slice(bytes);
+    Some(chain.map_err(|error| invalid(&format!("the bytes are neither WebAssembly nor a chain: {error}"))))
 }
 
 fn set_tag(name: &ModuleName, head: &ModuleHead, tag: &Tag, version: Option<u32>) -> Result<Edit, ErrorBody> {

@@ -119,6 +119,7 @@ pub(super) mod tests {
             abi: Abi::Typed,
             exports: Vec::new(),
             component: None,
+            chain: None,
             limits: Limits::default(),
             settings: Default::default(),
             created: Timestamp::now(),

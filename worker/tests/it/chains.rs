@@ -137,3 +137,27 @@ async fn outputs_too_large_for_a_reply_are_stored_and_still_feed_the_next_step()
         (700_000, Some("0 1 700000\n"))
     );
 }
+
+#[tokio::test]
+async fn the_steps_of_a_chain_run_where_the_first_one_ran() {
+    let rig = Rig::with(&["--executors", "3"], &["upper"]).await;
+    let chain = rig.caller.chain(json!({"steps": vec!["upper"; 4], "input": "a"}));
+    let steps = chain.await.unwrap().steps;
+    // Each executor has to load a module by itself.
+    let cold: Vec<_> = steps.iter().map(|step| step.stats.cold).collect();
+    assert_eq!(cold, [true, false, false, false]);
+}
+
+#[tokio::test]
+async fn a_step_that_finds_its_executor_full_runs_on_another() {
+    let flags = ["--executors", "2", "--slots", "1"];
+    let rig = Rig::with(&flags, &["upper", "spin"]).await;
+    let spin = rig.caller.begin(crate::rig::spin(20_000));
+    rig.worker.shows("wess_worker_slots_busy", 1).await;
+    for _ in 0..4 {
+        let chain = rig.caller.chain(json!({"steps": vec!["upper"; 3], "input": "a"}));
+        assert_eq!(chain.await.unwrap().output.as_deref(), Some("A"));
+    }
+    assert!(!spin.is_finished(), "it holds its slot still");
+    spin.abort();
+}

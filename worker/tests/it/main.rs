@@ -42,6 +42,7 @@ mod spill;
 mod spill_taken;
 mod state_and_logs;
 mod storage_faults;
+mod stored_chains;
 mod support;
 mod traces;
 mod webhooks;

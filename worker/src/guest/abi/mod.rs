@@ -151,7 +151,7 @@ impl Plan {
             Abi::Plugin if plugin::is_entry(export) && call.args.is_none() => {
                 Ok(Self::Plugin(plugin::PluginPlan::new(export, call)))
             }
-            Abi::Typed | Abi::Plugin | Abi::Command | Abi::Component | Abi::Http => {
+            Abi::Typed | Abi::Plugin | Abi::Command | Abi::Component | Abi::Http | Abi::Chain => {
                 typed::TypedPlan::new(export, call).map(Self::Typed)
             }
         }
@@ -203,7 +203,7 @@ fn entry(abi: Abi, exports: &[FunctionExport]) -> Result<&FunctionExport, ErrorB
     let named = match abi {
         Abi::Command => command::ENTRY,
         Abi::Plugin => plugin::ENTRY,
-        Abi::Typed | Abi::Component | Abi::Http => {
+        Abi::Typed | Abi::Component | Abi::Http | Abi::Chain => {
             let mut callable = exports.iter().filter(|export| export.name != INITIALIZE);
             return match (callable.next(), callable.next()) {
                 (Some(only), None) => Ok(only),

@@ -229,6 +229,7 @@ fn version(guest: &Guest) -> wess_schemas::module::ModuleVersion {
         size: 1,
         abi: guest.inspection.abi,
         exports: guest.inspection.exports.clone(),
+        chain: None,
         component: guest.inspection.component.clone(),
         limits: Default::default(),
         settings: Default::default(),
