@@ -186,10 +186,10 @@ class Wess:
             return self.request("wess.dead.list")
         return self.http("GET", "/v1/dead") if door == "HTTP" else self.cli("dead", "ls")
 
-    def command(self, *arguments, stdin=b""):
+    def command(self, *arguments, stdin=b"", patience_s=PATIENCE_S):
         """The `wess` command, which finds the server by WESS_NATS_URL."""
         binary = os.environ.get("WESS_BIN", "wess")
-        return subprocess.run([binary, *arguments], input=stdin, capture_output=True, timeout=PATIENCE_S, check=False)
+        return subprocess.run([binary, *arguments], input=stdin, capture_output=True, timeout=patience_s, check=False)
 
     def store_guest(self, guest, name):
         """Stores a guest by the command line, which takes WAT as well, and insists that it worked."""

@@ -1,0 +1,3 @@
+module example/guests
+
+go 1.25

@@ -1,0 +1,1 @@
+//! Nothing: the guests are its examples, each a module of its own.
