@@ -64,6 +64,7 @@ pub struct UpArgs {
 Examples:
   wess bench
   wess bench --scenario socket                        the seed protocol of `wess up --socket`
+  wess bench --scenario http                          a component that serves HTTP, beside `wasmtime serve`
   wess bench --seconds 20 -o json > bench.json
   setsid sh -c 'echo -19 > /proc/self/autogroup; exec wess bench'     shielded from other work
 It starts a nats-server, an echo and a worker of its own, in a temporary folder, and leaves nothing.
@@ -90,6 +91,9 @@ pub struct BenchArgs {
     /// Which nats-server to start.
     #[arg(long, env = "WESS_NATS_SERVER", value_name = "FILE")]
     pub nats_server: Option<PathBuf>,
+    /// Wasmtime's command line, for --scenario http.
+    #[arg(long, env = "WESS_WASMTIME", value_name = "FILE")]
+    pub wasmtime: Option<PathBuf>,
     /// For people, or for programs.
     #[arg(
         long,
@@ -113,6 +117,8 @@ pub enum Scenario {
     Calls,
     /// The Unix socket of `wess up`, against a bare axum echo over TCP.
     Socket,
+    /// A component that serves HTTP, against `wasmtime serve`.
+    Http,
 }
 
 /// `wess child`.

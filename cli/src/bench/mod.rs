@@ -9,6 +9,7 @@ mod modules;
 mod processes;
 mod report;
 mod rig;
+mod serve;
 mod socket;
 mod stream;
 mod usage;
@@ -31,6 +32,7 @@ use crate::transport::over;
 use cases::{Field, Plan, Responder};
 use report::Report;
 use rig::{ECHO, Rig};
+use serve::HttpReport;
 use socket::SocketReport;
 
 /// `wess bench`.
@@ -79,6 +81,10 @@ async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
                     let report = measure_socket(&args).await?;
                     print(&args, &report, SocketReport::text, SocketReport::markdown)
                 }
+                Scenario::Http => {
+                    let report = measure_http(&args).await?;
+                    print(&args, &report, HttpReport::text, HttpReport::markdown)
+                }
             }
         } => printed,
         // Dropping what is underway ends the processes and removes the folder.
@@ -108,6 +114,13 @@ fn bar(steps: u64) -> anyhow::Result<ProgressBar> {
 async fn measure_socket(args: &BenchArgs) -> anyhow::Result<SocketReport> {
     let bar = bar(args.rounds * socket::count())?;
     let report = socket::measure(args, || bar.inc(1)).await?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+async fn measure_http(args: &BenchArgs) -> anyhow::Result<HttpReport> {
+    let bar = bar(args.rounds * serve::COUNT)?;
+    let report = serve::measure(args, || bar.inc(1)).await?;
     bar.finish_and_clear();
     Ok(report)
 }

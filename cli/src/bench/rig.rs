@@ -68,6 +68,16 @@ impl Rig {
         self.server.as_ref().map(NatsServer::pid)
     }
 
+    /// Where the server is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What stands before the subjects.
+    pub fn prefix(&self) -> String {
+        self.prefix.to_string()
+    }
+
     /// What the worker listens on.
     pub fn subjects(&self) -> Subjects {
         Subjects::new(self.prefix.clone())

@@ -239,10 +239,9 @@ async fn sample(
         let mut streams = try_join_all((0..connections).map(|_| connect())).await?;
         let head = format!("POST / HTTP/1.1\r\nHost: {address}\r\nContent-Length: {BYTES}\r\n\r\n");
         let request = [head.as_bytes(), &letters()].concat().into();
-        let framing = Framing::Http { body_bytes: BYTES };
         return measured(
             &mut streams,
-            &load(request, framing, letters().into()),
+            &load(request, Framing::Http, letters().into()),
             rig.axum.pid(),
         )
         .await;

@@ -25,11 +25,8 @@ const READ_BYTES: usize = 64 * 1024;
 pub enum Framing {
     /// By their ends of line.
     Lines,
-    /// By the empty line after the head, and a body of so many bytes.
-    Http {
-        /// The body's length.
-        body_bytes: usize,
-    },
+    /// By what an HTTP response's head says of its body: so many bytes, or chunks without trailers.
+    Http,
 }
 
 /// What to send, for how long.
@@ -119,12 +116,30 @@ impl Framing {
     fn answer(self, received: &[u8]) -> Option<usize> {
         match self {
             Self::Lines => Some(memchr::memchr(b'\n', received)? + 1),
-            Self::Http { body_bytes } => {
-                let end = memchr::memmem::find(received, b"\r\n\r\n")? + 4 + body_bytes;
+            Self::Http => {
+                let head = memchr::memmem::find(received, b"\r\n\r\n")? + 4;
+                let end = match content_length(&received[..head]) {
+                    Some(bytes) => head + bytes,
+                    None => {
+                        head + memchr::memmem::find(&received[head - 2..], LAST_CHUNK)? + LAST_CHUNK.len() - 2
+                    }
+                };
                 (received.len() >= end).then_some(end)
             }
         }
     }
+}
+
+/// What chunks end with, the end of the line before included.
+const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
+
+fn content_length(head: &[u8]) -> Option<usize> {
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let value = lines.find_map(|line| {
+        let (name, value) = line.split_at_checked(b"content-length:".len())?;
+        name.eq_ignore_ascii_case(b"content-length:").then_some(value)
+    })?;
+    std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
 /// A rate of wrong answers would be worth nothing.
@@ -146,8 +161,13 @@ mod tests {
     fn an_answer_is_whole_or_not_there() {
         assert_eq!(Framing::Lines.answer(b"{}\n{}\n"), Some(3));
         assert_eq!(Framing::Lines.answer(b"{}"), None);
-        let http = Framing::Http { body_bytes: 2 };
-        assert_eq!(http.answer(b"HTTP/1.1 200 OK\r\n\r\nab"), Some(21));
-        assert_eq!(http.answer(b"HTTP/1.1 200 OK\r\n\r\na"), None);
+        let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab";
+        assert_eq!(Framing::Http.answer(whole), Some(whole.len()));
+        assert_eq!(Framing::Http.answer(&whole[..whole.len() - 1]), None);
+        let chunks = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+        assert_eq!(Framing::Http.answer(chunks), Some(chunks.len()));
+        assert_eq!(Framing::Http.answer(&chunks[..chunks.len() - 1]), None);
+        let empty = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+        assert_eq!(Framing::Http.answer(empty), Some(empty.len()));
     }
 }

@@ -56,10 +56,6 @@ fn validate(args: &UpArgs) -> Result<(Config, HttpConfig), ConfigError> {
             "is not loopback, and this server asks for no credentials: give one by --nats",
         );
     }
-    if options.secrets.file.is_none() && !args.nats.is_given() {
-        let made = secrets::keys_in(&args.worker.registry.data);
-        options.secrets.file = problems.parse("--secrets-keys", made);
-    }
     let worker = problems.take(options.validate(&args.nats));
     let http = problems.take(args.http_options.validate("--http", args.http));
     problems.finish()?;
@@ -102,6 +98,9 @@ async fn start(
 ) -> Result<Worker, Failure> {
     let options = reach_nats(args, lifecycle).await?;
     config.nats = options.validate()?;
+    if args.worker.secrets.file.is_none() && !args.nats.is_given() {
+        config.secrets = secrets::keys_in(&args.worker.registry.data).map_err(Failure::config)?;
+    }
     let mut registry = Registry::default();
     let (nats, assets) = (config.nats.clone(), config.assets.clone());
     let worker = Worker::start(config, lifecycle, &mut registry).await?;

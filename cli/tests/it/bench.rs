@@ -116,3 +116,34 @@ async fn an_interrupted_run_ends_its_processes_and_removes_its_folder() {
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn http_is_measured_beside_wasmtime_serve_and_leaves_nothing_behind() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut command = binary("wess");
+    command.args([
+        "bench",
+        "--scenario",
+        "http",
+        "--seconds",
+        "4",
+        "--output",
+        "json",
+    ]);
+    let output = command
+        .arg("--wasmtime")
+        .arg(wess_harness::wasmtime())
+        .env("TMPDIR", folder.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let cases = report["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 5);
+    for case in cases {
+        assert!(case["sample"]["calls_per_s"].as_f64().unwrap() > 0.0, "{case}");
+        assert!(case["of_serve"].as_f64().unwrap() > 0.0, "{case}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
