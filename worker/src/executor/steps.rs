@@ -390,6 +390,13 @@ pub(crate) fn expired() -> ErrorBody {
     )
 }
 
+pub(super) fn still_loading() -> ErrorBody {
+    ErrorBody::new(
+        ErrorCode::Expired,
+        "the call waited as long as it may, and its module was still being compiled or loaded",
+    )
+}
+
 pub(super) fn overloaded() -> ErrorBody {
     ErrorBody::new(
         ErrorCode::Overloaded,

@@ -237,7 +237,7 @@ impl<'a> Append<'a> {
         let number = recorded.version.version;
         if let Ok(key) = number.try_into() {
             let key = ModuleKey::Version(Tenant::default(), self.name.clone(), key);
-            let record = Record::Version(recorded.version);
+            let record = Record::Version(Box::new(recorded.version));
             self.registry.0.catalog.learn(Change {
                 key,
                 revision: recorded.revision,

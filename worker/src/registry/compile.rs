@@ -1,6 +1,7 @@
-//! The compile thread: the one place where modules are compiled, away from every thread that answers calls.
+//! The compile threads: the one place where modules are compiled, away from every thread that answers calls.
 //!
-//! Runs at lower priority, takes one module at a time and lets few wait. A compiler that panics fails its module only.
+//! Run at lower priority, take one module each at a time and let few wait. Small modules have a thread of their own: what
+//! takes milliseconds does not wait behind what takes half a minute. A compiler that panics fails its module only.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,16 +15,19 @@ use wess_schemas::error_code::ErrorCode;
 use super::stats::RegistryStats;
 use crate::guest::{Compiler, Metering, ModuleRefused};
 
-/// Modules that may wait to be compiled. Each holds its bytes; past this the answer is `overloaded`.
+/// Up to which a module of so many bytes is a small one.
+const SMALL_BYTES: usize = 256 << 10;
+/// Modules that may wait for each thread. Each holds its bytes; past this the answer is `overloaded`.
 const MAX_WAITING: usize = 64;
 /// Cranelift recurses over what a guest nests.
 const STACK_BYTES: usize = 16 * 1024 * 1024;
 /// How much nicer than the threads that answer calls.
 const NICENESS: i32 = 10;
 
-/// The way to the compile thread, which ends when the last way to it is dropped.
+/// The way to the compile threads, which end when the last way to them is dropped.
 pub(super) struct CompileQueue {
-    jobs: mpsc::Sender<Job>,
+    small: mpsc::Sender<Job>,
+    large: mpsc::Sender<Job>,
 }
 
 struct Job {
@@ -33,21 +37,35 @@ struct Job {
 }
 
 impl CompileQueue {
-    /// Starts the thread.
+    /// Starts the threads.
     pub(super) fn start(compiler: Compiler, stats: RegistryStats) -> io::Result<Self> {
-        let (jobs, queue) = mpsc::channel(MAX_WAITING);
         let compile = move |job: &Job| {
             stats.compilations.inc();
             compiler.compile(&job.wasm, job.metering)
         };
-        thread::Builder::new()
-            .name("wess-compile".into())
-            .stack_size(STACK_BYTES)
-            .spawn(|| work(queue, compile))?;
-        Ok(Self { jobs })
+        Self::start_with(MAX_WAITING, compile)
     }
 
-    /// Compiles, after what waits already.
+    fn start_with(
+        room: usize,
+        compile: impl Fn(&Job) -> Result<Vec<u8>, ModuleRefused> + Clone + Send + 'static,
+    ) -> io::Result<Self> {
+        let start = |name: &str| {
+            let (jobs, queue) = mpsc::channel(room);
+            let compile = compile.clone();
+            thread::Builder::new()
+                .name(name.into())
+                .stack_size(STACK_BYTES)
+                .spawn(|| work(queue, compile))?;
+            io::Result::Ok(jobs)
+        };
+        Ok(Self {
+            small: start("wess-compile-s")?,
+            large: start("wess-compile-l")?,
+        })
+    }
+
+    /// Compiles, after what of its kind waits already.
     pub(super) async fn compile(&self, wasm: Bytes, metering: Metering) -> Result<Vec<u8>, ErrorBody> {
         let (compiled, result) = oneshot::channel();
         let overloaded = || {
@@ -56,13 +74,16 @@ impl CompileQueue {
                 "too many modules wait to be compiled on this worker",
             )
         };
-        self.jobs
-            .try_send(Job {
-                wasm,
-                metering,
-                compiled,
-            })
-            .map_err(|_| overloaded())?;
+        let jobs = match wasm.len() {
+            ..=SMALL_BYTES => &self.small,
+            _ => &self.large,
+        };
+        jobs.try_send(Job {
+            wasm,
+            metering,
+            compiled,
+        })
+        .map_err(|_| overloaded())?;
         result.await.unwrap_or_else(|_| Err(failed()))
     }
 }
@@ -97,13 +118,15 @@ fn failed() -> ErrorBody {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
-    /// A queue whose thread compiles by `compile`.
-    fn queue(compile: impl Fn(&Job) -> Result<Vec<u8>, ModuleRefused> + Send + 'static) -> CompileQueue {
-        let (jobs, queue) = mpsc::channel(1);
-        thread::spawn(|| work(queue, compile));
-        CompileQueue { jobs }
+    /// A queue whose threads compile by `compile`.
+    fn queue(
+        compile: impl Fn(&Job) -> Result<Vec<u8>, ModuleRefused> + Clone + Send + 'static,
+    ) -> CompileQueue {
+        CompileQueue::start_with(1, compile).unwrap()
     }
 
     async fn code(queue: &CompileQueue, wasm: &'static [u8]) -> ErrorCode {
@@ -132,10 +155,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_small_module_does_not_wait_behind_a_large_one() {
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let blocked = Arc::new(Mutex::new(blocked));
+        let queue = queue(move |job| {
+            if job.wasm.len() > SMALL_BYTES {
+                let _ = blocked.lock().unwrap().recv();
+            }
+            Ok(job.wasm.to_vec())
+        });
+        let large = Bytes::from(vec![0; SMALL_BYTES + 1]);
+        let mut large = Box::pin(queue.compile(large, Metering::Off));
+        let small = queue.compile("small".into(), Metering::Off);
+        tokio::select! {
+            biased;
+            _ = &mut large => panic!("nobody has released it"),
+            small = small => assert_eq!(small.unwrap(), b"small"),
+        }
+        release.send(()).unwrap();
+        assert_eq!(large.await.unwrap().len(), SMALL_BYTES + 1);
+    }
+
+    #[tokio::test]
     async fn a_full_queue_is_overloaded_at_once() {
         let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let blocked = Arc::new(Mutex::new(blocked));
         let queue = queue(move |_| {
-            let _ = blocked.recv();
+            let _ = blocked.lock().unwrap().recv();
             Ok(Vec::new())
         });
         let (first, second) = (

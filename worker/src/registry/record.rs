@@ -29,7 +29,7 @@ pub(super) struct Change {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Record {
     Head(ModuleHead),
-    Version(ModuleVersion),
+    Version(Box<ModuleVersion>),
     Gone,
 }
 
@@ -51,7 +51,7 @@ impl RawRecord {
             (_, None) => Record::Gone,
             (ModuleKey::Head(..), Some(value)) => Record::Head(parse_head(value)?),
             (ModuleKey::Version(_, _, number), Some(value)) => {
-                Record::Version(parse_version(value, number.get())?)
+                Record::Version(Box::new(parse_version(value, number.get())?))
             }
         };
         Ok(Change {
@@ -141,7 +141,7 @@ pub(super) mod tests {
         Change {
             key,
             revision,
-            record: Record::Version(version),
+            record: Record::Version(Box::new(version)),
         }
     }
 

@@ -210,7 +210,7 @@ impl Registry {
                 self.0.catalog.learn(Change {
                     key,
                     revision,
-                    record: Record::Version(version),
+                    record: Record::Version(Box::new(version)),
                 });
             }
         }

@@ -79,10 +79,10 @@ async fn what_does_not_fit_is_refused_before_it_runs_or_waits() {
     refused_naming(ErrorCode::InvalidArguments, named, job);
     let nobody = rig.caller.raw("greeter.bye", "").await;
     refused_naming(ErrorCode::FunctionNotFound, GREET, nobody);
-    let sockets = wat(r#"(component (import "wasi:sockets/tcp@0.2.0" (instance)))"#);
+    let sockets = wat(r#"(component (import "wasi:sockets/tcp@0.3.0" (instance)))"#);
     refused_naming(
         ErrorCode::UnsupportedModule,
-        "wasi:sockets/tcp@0.2.0",
+        "wasi:sockets/tcp@0.3.0",
         rig.caller.try_store("sockets", sockets).await,
     );
     rig.is_unharmed().await;
