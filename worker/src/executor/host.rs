@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_nats::client::PublishErrorKind;
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
 use async_nats::{Client, HeaderMap};
@@ -162,6 +163,15 @@ impl Outside {
     }
 }
 
+/// Headers as the client has them, if there are any.
+fn header_map(headers: &[(String, String)]) -> Option<HeaderMap> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(name.as_str(), value.as_str());
+    }
+    (!map.is_empty()).then_some(map)
+}
+
 /// What a counter says.
 fn number(value: &[u8]) -> Result<u64, StateError> {
     let text = std::str::from_utf8(value).map_err(|_| StateError::NoNumber)?;
@@ -261,16 +271,27 @@ impl Host for CallHost {
         list.boxed()
     }
 
-    fn publish<'a>(&'a self, subject: &'a str, payload: Bytes) -> StateFuture<'a, bool> {
+    fn publish<'a>(
+        &'a self,
+        subject: &'a str,
+        headers: &'a [(String, String)],
+        payload: Bytes,
+    ) -> StateFuture<'a, bool> {
         let publish = async move {
             let granted = &self.module.settings.grants.publish;
             let may = self.outside.subjects.may_reply_to(subject);
             if !may || !granted.iter().any(|pattern| covers(pattern, subject)) {
                 return Ok(false);
             }
-            let client = self.outside.storage.client();
-            let published = client.publish(subject.to_owned(), payload).await;
-            published.map(|()| true).map_err(|error| unavailable(&error))
+            let (client, subject) = (self.outside.storage.client(), subject.to_owned());
+            let published = match header_map(headers) {
+                Some(headers) => client.publish_with_headers(subject, headers, payload).await,
+                None => client.publish(subject, payload).await,
+            };
+            published.map(|()| true).map_err(|error| match error.kind() {
+                PublishErrorKind::MaxPayloadExceeded => StateError::MessageTooLarge,
+                PublishErrorKind::InvalidSubject | PublishErrorKind::Send => unavailable(&error),
+            })
         };
         publish.boxed()
     }

@@ -152,7 +152,9 @@ fn host_fault(fault: &HostFault, backtrace: Vec<String>) -> GuestFault {
         HostFault::OutOfBounds(_) | HostFault::NoMemory => {
             trapped("host_call_out_of_bounds", fault, backtrace)
         }
-        HostFault::StateTooLarge { .. } => trapped("state_too_large", fault, backtrace),
+        HostFault::StateTooLarge { .. } | HostFault::TooMany { .. } => {
+            trapped("state_too_large", fault, backtrace)
+        }
     }
 }
 
@@ -172,6 +174,9 @@ impl From<wasmtime::Error> for GuestFault {
                 | StateError::TooManyKeys),
             ) => {
                 return trapped("no_state", refused, backtrace);
+            }
+            Some(refused @ StateError::MessageTooLarge) => {
+                return trapped("state_too_large", refused, backtrace);
             }
             None => {}
         }

@@ -40,6 +40,9 @@ pub enum StateError {
     /// More keys than a guest can be told of.
     #[error("the module has more keys than can be listed")]
     TooManyKeys,
+    /// More than the NATS server takes.
+    #[error("the message is larger than the NATS server takes")]
+    MessageTooLarge,
     /// The state store could not be reached, or failed.
     #[error("guest state is unavailable")]
     Unavailable,
@@ -64,8 +67,13 @@ pub trait Host: Send + Sync {
     fn increment_state<'a>(&'a self, key: &'a [u8], delta: u64) -> StateFuture<'a, u64>;
     /// Every key, in order.
     fn list_state(&self) -> StateFuture<'_, Vec<Vec<u8>>>;
-    /// Publishes to a subject; whether that is granted.
-    fn publish<'a>(&'a self, subject: &'a str, payload: Bytes) -> StateFuture<'a, bool>;
+    /// Publishes to a subject, with headers that are fit for one; whether that is granted.
+    fn publish<'a>(
+        &'a self,
+        subject: &'a str,
+        headers: &'a [(String, String)],
+        payload: Bytes,
+    ) -> StateFuture<'a, bool>;
     /// The way to hosts that are granted, if there is one.
     fn outbound(&self) -> Option<&Arc<Outbound>>;
 }
@@ -83,6 +91,8 @@ pub(super) enum HostFault {
         bytes: usize,
         most: usize,
     },
+    #[error("more than {most} {what}")]
+    TooMany { what: &'static str, most: usize },
     #[error("the output is larger than {0} bytes")]
     OutputTooLarge(usize),
     #[error("the guest ran longer than {0} ms")]
@@ -101,6 +111,8 @@ pub(super) struct GuestState {
     pub http: HttpState,
     /// What it sees of the world, if nothing else may make a difference.
     pub fixed: Option<Fixed>,
+    /// How much of the host's memory is in messages that the guest has not sent.
+    pub messages_bytes: usize,
     host: Arc<dyn Host>,
     last_state: Bytes,
 }
@@ -127,6 +139,7 @@ impl GuestState {
             log: GuestLog::new(Arc::clone(&host)),
             http: HttpState::new(Arc::clone(&host)),
             fixed: None,
+            messages_bytes: 0,
             host,
             last_state: Bytes::new(),
         }
@@ -255,7 +268,7 @@ async fn publish(
         Bytes::copy_from_slice(payload),
     );
     let host = Arc::clone(&caller.data().host);
-    let published = host.publish(&subject, payload).await?;
+    let published = host.publish(&subject, &[], payload).await?;
     Ok(if published { 0 } else { -1 })
 }
 

@@ -24,6 +24,7 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod many_modules;
+mod messaging;
 mod outbound;
 mod overload;
 mod propagation;

@@ -14,7 +14,7 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
-use super::granted;
+use super::{granted, messaging};
 use crate::guest::host::GuestState;
 use crate::guest::http;
 
@@ -45,6 +45,7 @@ pub(in crate::guest) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest
     filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, GuestState::filesystem)?;
     link_sockets(l)?;
     granted::link(l)?;
+    messaging::link(l)?;
     http::link(l)?;
     Ok(linker)
 }

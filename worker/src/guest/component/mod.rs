@@ -6,6 +6,7 @@ mod granted;
 mod interface;
 mod link;
 mod loaded;
+pub(super) mod messaging;
 mod outline;
 
 pub(super) use link::linker;

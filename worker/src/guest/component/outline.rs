@@ -9,7 +9,7 @@ use wasmparser::{
     Parser, Payload,
 };
 
-use super::granted;
+use super::{granted, messaging};
 use crate::guest::inspect::check_part;
 use crate::guest::validate::{ModuleRefused, invalid, shown, unsupported};
 use crate::guest::wasi;
@@ -129,9 +129,7 @@ impl Outline {
             // What lies within gets its imports from the component around it.
             _ if self.open.len() > 1 => Ok(()),
             ComponentTypeRef::Type(_) => Ok(()),
-            ComponentTypeRef::Instance(_) if wasi::is_known_interface(name) || granted::is_known(name) => {
-                Ok(())
-            }
+            ComponentTypeRef::Instance(_) if is_known(name) => Ok(()),
             _ => Err(unsupported(format!(
                 "the component imports {name_shown}, which does not exist here"
             ))),
@@ -190,6 +188,10 @@ impl Outline {
             around.components.push(closed.own);
         }
     }
+}
+
+fn is_known(interface: &str) -> bool {
+    wasi::is_known_interface(interface) || granted::is_known(interface) || messaging::is_known(interface)
 }
 
 fn bounded(count: u64, most: u64, what: &str) -> Result<(), ModuleRefused> {

@@ -11,6 +11,7 @@ mod effort;
 mod epochs;
 mod http;
 mod limits;
+mod messaging;
 mod outbound;
 mod plugin;
 mod refusals;
@@ -258,6 +259,9 @@ fn with_env(mut call: CallInput, env: &[(&str, &str)]) -> CallInput {
     call
 }
 
+/// Subject, headers and payload.
+type Published = (String, Vec<(String, String)>, Bytes);
+
 /// State and log in memory.
 #[derive(Default)]
 struct MemoryHost {
@@ -265,7 +269,7 @@ struct MemoryHost {
     lines: Mutex<Vec<(LogStream, String)>>,
     settings: Settings,
     outbound: Option<Arc<Outbound>>,
-    published: Mutex<Vec<(String, Bytes)>>,
+    published: Mutex<Vec<Published>>,
     /// What every state call fails with.
     failing: Mutex<Option<StateError>>,
     /// Every state call waits until this is notified.
@@ -327,12 +331,18 @@ impl Host for MemoryHost {
         .boxed()
     }
 
-    fn publish<'a>(&'a self, subject: &'a str, payload: Bytes) -> StateFuture<'a, bool> {
+    fn publish<'a>(
+        &'a self,
+        subject: &'a str,
+        headers: &'a [(String, String)],
+        payload: Bytes,
+    ) -> StateFuture<'a, bool> {
         async move {
             self.ready().await?;
             let may = self.settings.grants.publish.contains(subject);
             if may {
-                self.published.lock().unwrap().push((subject.to_owned(), payload));
+                let published = (subject.to_owned(), headers.to_vec(), payload);
+                self.published.lock().unwrap().push(published);
             }
             Ok(may)
         }

@@ -17,6 +17,10 @@ fn imports_that_are_not_given_are_named() {
             r#"(import "wasi:cli/environment@0.3.0" (instance))"#,
             "wasi:cli/environment@0.3.0",
         ),
+        (
+            r#"(import "wasi:messaging/request-reply@0.2.0-draft" (instance))"#,
+            "wasi:messaging/request-reply@0.2.0-draft",
+        ),
         (r#"(import "acme:db/sql" (instance))"#, "acme:db/sql"),
         (r#"(import "f" (func))"#, "f"),
         (r#"(import "c" (component))"#, "c"),
