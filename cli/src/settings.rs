@@ -81,6 +81,7 @@ impl SettingsArgs {
             || self.allow_keyvalue
             || !self.env.is_empty()
             || !self.values.is_empty()
+            || !self.routes.is_empty()
             || !self.publish.is_empty()
             || !self.http.is_empty()
     }
@@ -90,6 +91,7 @@ impl SettingsArgs {
         settings.env.extend(self.env.iter().cloned());
         settings.config.extend(self.values.iter().cloned());
         settings.deterministic |= self.deterministic;
+        settings.routes.extend(self.routes.iter().cloned());
         settings.grants.keyvalue |= self.allow_keyvalue;
         settings.grants.publish.extend(self.publish.iter().cloned());
         settings.grants.http.extend(self.http.iter().cloned());
@@ -147,6 +149,7 @@ mod tests {
         name = "resize"
         module = "out/resize.wasm"
         description = "resizes"
+        routes = ["a.example.com"]
         [limits]
         memory_mb = 128
         [env]
@@ -168,6 +171,7 @@ mod tests {
         let mut settings = manifest.terms.settings.unwrap();
         let flags = SettingsArgs {
             env: vec![("LANG".into(), "de".into())],
+            routes: vec!["*.b.example.com".into()],
             publish: vec!["b.c".into()],
             http: vec!["*.example.org".into()],
             ..SettingsArgs::default()
@@ -178,6 +182,7 @@ mod tests {
             (settings.grants.publish.len(), settings.grants.http.len()),
             (2, 2)
         );
+        assert_eq!(settings.routes.len(), 2);
         assert!(settings.grants.keyvalue && settings.description.as_deref() == Some("resizes"));
     }
 

@@ -20,6 +20,7 @@ use wess_service::trace_context::TraceParent;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::extract::Trace;
+use crate::hosts::Hosted;
 use crate::linger::lingering;
 use crate::problem::Problem;
 
@@ -28,6 +29,8 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID_BYTES: usize = 128;
 /// The route label of requests for paths that are not ours.
 const NO_ROUTE: &str = "none";
+/// That of requests to the hosts of modules.
+const HOST_ROUTE: &str = "host";
 
 /// Marks an answer of a guest, which is passed on whatever its status is.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +38,12 @@ pub struct FromGuest;
 
 /// Wraps every route.
 pub async fn edge(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let matched = request.extensions().get::<MatchedPath>();
-    let route = matched.map_or(NO_ROUTE, MatchedPath::as_str);
+    let (matched, hosted) = (
+        request.extensions().get::<MatchedPath>(),
+        request.extensions().get::<Hosted>(),
+    );
+    let other = hosted.map_or(NO_ROUTE, |_| HOST_ROUTE);
+    let route = matched.map_or(other, MatchedPath::as_str);
     let mut measured = app.metrics.request(route, request.method());
     let told = Told::of(&request, route);
     request.extensions_mut().insert(Trace(told.trace));

@@ -18,6 +18,7 @@ mod extract;
 mod filled;
 pub mod fleet;
 pub mod front;
+pub mod hosts;
 mod jobs;
 mod large;
 pub mod levels;
@@ -46,8 +47,10 @@ use crate::admission::Admission;
 use crate::app::App;
 use crate::auth::Door;
 use crate::config::HttpConfig;
+use crate::hosts::Hosts;
 use crate::large::Stores;
 use crate::listener::Listener;
+use crate::router::Sites;
 use crate::server::Server;
 use crate::socket::{SocketError, SocketFile, SocketServer};
 use crate::workers::Workers;
@@ -62,6 +65,8 @@ pub struct Gateway {
     pub subjects: Subjects,
     /// Where what is too large for a message lies, and the modules' bytes.
     pub assets: Assets,
+    /// The hosts of modules.
+    pub hosts: Hosts,
     /// Where it counts.
     pub metrics: Metrics,
 }
@@ -94,7 +99,7 @@ impl Gateway {
     pub async fn start(mut self, lifecycle: &Lifecycle) -> Result<SocketAddr, ListenError> {
         let (connections, metrics) = (self.http.connections, self.metrics.clone());
         let socket = self.http.socket.take();
-        let asked = self.http.listen;
+        let (asked, hosts) = (self.http.listen, self.hosts.clone());
         let failed = |source| ListenError::Http {
             address: asked,
             source,
@@ -117,7 +122,7 @@ impl Gateway {
         }
         let server = Server::new(
             listener,
-            router::router(app),
+            Sites::new(app, hosts),
             connections,
             metrics,
             lifecycle.clone(),

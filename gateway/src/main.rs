@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use wess_gateway::config::{Cli, Config};
 use wess_gateway::fleet::Fleet;
 use wess_gateway::front::Front;
+use wess_gateway::hosts::Hosts;
 use wess_gateway::levels::Levels;
 use wess_gateway::scaler::LoadWatch;
 use wess_gateway::{Gateway, Metrics, backlog};
@@ -69,6 +70,7 @@ async fn start(cli: &Cli, config: Config, lifecycle: &Lifecycle) -> Result<(), F
     let load = LoadWatch::new(backlog, fleet.state());
     let gateway = Gateway {
         http: config.http,
+        hosts: Hosts::follow(&connection, assets.modules.clone(), lifecycle),
         bus: Arc::new(NatsBus::new(connection.client.clone()).telling(Arc::clone(&nobody))),
         subjects,
         assets,

@@ -11,6 +11,7 @@ use axum::routing::{MethodFilter, MethodRouter, any, on};
 use crate::app::App;
 use crate::auth::{self, Access, Scope};
 use crate::edge;
+use crate::hosts::Hosts;
 use crate::routes::{bindings, chain, dead, health, http, invoke, jobs, modules, openapi, store, wasm};
 
 const ADMIN: Access = Access::Scope(Scope::Admin);
@@ -123,8 +124,37 @@ impl Route {
     }
 }
 
-/// The whole HTTP side of a gateway.
-pub fn router(app: Arc<App>) -> Router {
+/// Everything that is served on the HTTP port.
+pub struct Sites {
+    /// What hosts of no module are answered with.
+    pub own: Router,
+    /// What hosts of modules are; it takes the module from the request's extension.
+    pub hosted: Router,
+    /// Which is which.
+    pub hosts: Hosts,
+}
+
+impl Sites {
+    /// The routes of the contract, and modules at `hosts`.
+    pub fn new(app: Arc<App>, hosts: Hosts) -> Self {
+        Self {
+            own: own(app.clone()),
+            hosted: hosted(app),
+            hosts,
+        }
+    }
+}
+
+/// Every path of a host goes to its module, on the terms of `/v1/http`.
+fn hosted(app: Arc<App>) -> Router {
+    Router::new()
+        .fallback(http::hosted)
+        .layer(from_fn_with_state((app.clone(), INVOKE), auth::check))
+        .layer(from_fn_with_state(app.clone(), edge::edge))
+        .with_state(app)
+}
+
+fn own(app: Arc<App>) -> Router {
     let mut router = Router::new();
     for route in routes() {
         router = router.route(route.path, route.guarded(&app));

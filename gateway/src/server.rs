@@ -2,7 +2,6 @@
 //!
 //! A client that goes away takes its request with it: the request's future is dropped.
 
-use axum::Router;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -14,8 +13,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use wess_service::lifecycle::Lifecycle;
 
 use crate::config::ConnectionBounds;
+use crate::hosts::Hosted;
 use crate::listener::{Listener, Peer};
 use crate::metrics::Metrics;
+use crate::router::Sites;
 
 /// Room for a request's head.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -23,17 +24,17 @@ const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// Serves a listener's connections.
 pub struct Server {
     listener: Listener,
-    router: Router,
+    sites: Sites,
     metrics: Metrics,
     lifecycle: Lifecycle,
     http: http1::Builder,
 }
 
 impl Server {
-    /// Serves `router` on `listener`.
+    /// Serves `sites` on `listener`.
     pub fn new(
         listener: Listener,
-        router: Router,
+        sites: Sites,
         bounds: ConnectionBounds,
         metrics: Metrics,
         lifecycle: Lifecycle,
@@ -44,7 +45,7 @@ impl Server {
             .max_buf_size(MAX_HEAD_BYTES);
         Self {
             listener,
-            router,
+            sites,
             metrics,
             lifecycle,
             http,
@@ -64,12 +65,20 @@ impl Server {
         let counted = self.metrics.connection();
         let (shutdown, cut) = (self.lifecycle.shutdown.clone(), self.lifecycle.cut.clone());
         let peer = stream.peer_addr().ok().map(Peer);
-        let router = TowerToHyperService::new(self.router.clone());
+        let own = TowerToHyperService::new(self.sites.own.clone());
+        let hosted = TowerToHyperService::new(self.sites.hosted.clone());
+        let hosts = self.sites.hosts.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }
-            router.call(request)
+            match hosts.module_for(&request) {
+                Some(module) => {
+                    request.extensions_mut().insert(Hosted(module));
+                    hosted.call(request)
+                }
+                None => own.call(request),
+            }
         });
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         async move {

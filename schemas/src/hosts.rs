@@ -216,7 +216,7 @@ fn all_bits(address: IpAddr) -> u8 {
 }
 
 /// A name in lower case that no resolver takes for a number in disguise, as it does `127.1` or `0x7f000001`.
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let in_label =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
     let is_label = |label: &str| {

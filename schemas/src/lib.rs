@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod pattern;
 pub mod payload;
 pub mod reference;
+pub mod route;
 pub mod schema;
 pub mod secret;
 pub mod seed;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a version record never changes; only the head moves, by compare-and-set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -244,6 +244,10 @@ pub struct ModuleHead {
     pub tags: BTreeMap<Tag, u32>,
     /// Version numbers, ascending, never empty.
     pub versions: Vec<u32>,
+    /// The hosts whose requests go to the newest version, as its settings have them: here, so that gateways need only
+    /// heads.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub routes: BTreeSet<String>,
     /// Limits of versions from before each had its own.
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,

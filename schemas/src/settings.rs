@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::hosts::{HostGrant, InvalidHostGrant};
 use crate::limits::{Limits, MAX_ENV_BYTES, MAX_ENV_ENTRIES};
 use crate::pattern::is_pattern;
+use crate::route::{MAX_ROUTES, is_route};
 use crate::secret::{MAX_SECRETS, SealedSecret};
 
 /// Longest description, in characters.
@@ -41,6 +42,9 @@ pub struct Settings {
     /// job's id, clocks stand at the time when the job was accepted, and nothing may be granted.
     #[serde(skip_serializing_if = "is_false")]
     pub deterministic: bool,
+    /// Hosts whose requests at a gateway go to the module, while this is its newest version.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub routes: BTreeSet<String>,
     /// What guests may reach.
     #[serde(skip_serializing_if = "Grants::is_empty")]
     pub grants: Grants,
@@ -143,6 +147,14 @@ pub enum InvalidSettings {
     /// No subject, or one that is not to be published to.
     #[error("settings.grants.publish has {0:?}, which is no subject, or one that nobody may publish to")]
     Subject(String),
+    /// Too many of them.
+    #[error("settings.routes has more than {MAX_ROUTES} entries")]
+    TooManyRoutes,
+    /// Not a host that a gateway is asked for.
+    #[error(
+        "settings.routes has {0:?}, which is no name of a host in lower case (of another script: in punycode), and no *.name with a dot in the name"
+    )]
+    Route(String),
     /// Too many hosts.
     #[error("settings.grants.http has more than {MAX_GRANTS} entries")]
     TooManyHosts,
@@ -180,7 +192,18 @@ impl Settings {
         if let Some(subject) = self.grants.publish.iter().find(|subject| !is_subject(subject)) {
             return Err(InvalidSettings::Subject(brief(subject)));
         }
+        self.check_routes()?;
         self.grants.check_hosts()
+    }
+
+    fn check_routes(&self) -> Result<(), InvalidSettings> {
+        if self.routes.len() > MAX_ROUTES {
+            return Err(InvalidSettings::TooManyRoutes);
+        }
+        match self.routes.iter().find(|route| !is_route(route)) {
+            Some(route) => Err(InvalidSettings::Route(brief(route))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -256,6 +279,7 @@ mod tests {
     fn what_fits_is_taken_and_read_back_as_it_was() {
         let all = settings(
             r#"{"description":"resizes","env":{"LANG":"C"},"config":{"size.max":"9"},
+                "routes":["hello.example.com","*.shop.example.com"],
                 "grants":{"keyvalue":true,"publish":["orders.>","a.*.b"],"http":["*.a.com"]}}"#,
         );
         assert_eq!(all.check(), Ok(()));
@@ -313,6 +337,14 @@ mod tests {
             (
                 r#"{"grants":{"publish":["a.>.b"]}}"#.into(),
                 "settings.grants.publish",
+            ),
+            (
+                format!(r#"{{"routes":[{}]}}"#, subjects[..=MAX_ROUTES].join(",")),
+                "settings.routes has more than",
+            ),
+            (
+                r#"{"routes":["a.com","a.com:80"]}"#.into(),
+                r#"settings.routes has "a.com:80""#,
             ),
             (
                 format!(r#"{{"grants":{{"http":[{}]}}}}"#, subjects.join(",")),

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod assets;
 pub mod bus;
 pub mod config;
+pub mod feed;
 pub mod health;
 pub mod http;
 pub mod lifecycle;

@@ -30,6 +30,9 @@ pub struct SettingsArgs {
     /// Give the same job the same bytes whenever it runs; excludes every grant.
     #[arg(long)]
     pub deterministic: bool,
+    /// A host whose requests at a gateway go to the module: NAME or *.NAME.
+    #[arg(long = "route", value_name = "HOST")]
+    pub routes: Vec<String>,
     /// Let guests use wasi:keyvalue.
     #[arg(long)]
     pub allow_keyvalue: bool,

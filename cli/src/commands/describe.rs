@@ -56,6 +56,7 @@ fn facts(module: &Module) -> String {
         ("secrets", list(&settings.secrets.keys().cloned().collect())),
         ("config", pairs(&settings.config)),
         ("deterministic", settings.deterministic.then(|| "yes".into())),
+        ("routes", list(&settings.routes)),
         ("keyvalue", grants.keyvalue.then(|| "allowed".into())),
         ("publishes to", list(&grants.publish)),
         ("calls", list(&grants.http)),

@@ -15,6 +15,7 @@ use async_nats::jetstream;
 use prometheus_client::registry::Registry;
 use wess_gateway::config::HttpConfig;
 use wess_gateway::fleet::Fleet;
+use wess_gateway::hosts::Hosts;
 use wess_gateway::levels::Levels;
 use wess_gateway::{Gateway, Metrics, backlog};
 use wess_service::assets::ensure_assets;
@@ -109,11 +110,13 @@ async fn start(
     let fleet = Fleet::listen(&connection, &nats.subjects, lifecycle)
         .await
         .map_err(Failure::unavailable)?;
+    let made = ensure_assets(&jetstream, &assets).await?;
     let gateway = Gateway {
         http,
+        hosts: Hosts::follow(&connection, made.modules.clone(), lifecycle),
         bus: Arc::new(worker.door()),
         subjects: nats.subjects.clone(),
-        assets: ensure_assets(&jetstream, &assets).await?,
+        assets: made,
         metrics: Metrics::register(&mut registry),
     };
     upkeep::spawn(lifecycle, &connection, assets);

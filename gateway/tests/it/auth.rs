@@ -10,7 +10,7 @@ use wess_schemas::ErrorCode;
 use crate::http::{get, send};
 use crate::support::{House, Workers, golden, json};
 
-fn entry(token: &str, scopes: &str) -> String {
+pub fn entry(token: &str, scopes: &str) -> String {
     let hash: String = sha2::Sha256::digest(token)
         .iter()
         .map(|byte| format!("{byte:02x}"))
@@ -18,7 +18,7 @@ fn entry(token: &str, scopes: &str) -> String {
     format!("[[token]]\nname = \"{token}-name\"\nsha256 = \"{hash}\"\nscopes = [{scopes}]\n")
 }
 
-fn write(folder: &TempDir, contents: &str) -> String {
+pub fn write(folder: &TempDir, contents: &str) -> String {
     let path = folder.path().join("tokens.toml");
     std::fs::write(&path, contents).unwrap();
     path.to_str().unwrap().to_owned()

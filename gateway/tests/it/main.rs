@@ -9,6 +9,7 @@ mod errors;
 mod fleet;
 mod from_zero;
 mod front;
+mod hosts;
 mod http;
 mod invoke;
 mod jobs;

@@ -10,6 +10,7 @@ use wess_schemas::{ErrorBody, ErrorCode, JobId};
 use wess_service::payloads::Payloads;
 use wess_service::queue::timers::{Schedule, schedule};
 
+use crate::hosts::ask;
 use crate::http::post;
 use crate::process::{address, gateway};
 use crate::support::noise;
@@ -78,6 +79,17 @@ async fn a_gateway_stands_in_for_workers_with_the_permissions_that_the_documents
     let path = "/v1/modules/upper/invoke";
     let (answer, ()) = tokio::join!(post(address(&process, "http"), path, &output), answering);
     assert!(answer.status == 200 && answer.body == output, "{}", answer.status);
+
+    // It follows the modules' hosts.
+    let head = r#"{"id":"01988000-0000-7000-8000-000000000000","tags":{},"versions":[1],"routes":["web.localhost"],
+        "created":"2026-01-01T00:00:00Z","updated":"2026-01-01T00:00:00Z"}"#;
+    let modules = jetstream.get_key_value("wess-modules").await.unwrap();
+    modules.put("default.web", head.into()).await.unwrap();
+    let http = address(&process, "http");
+    eventually("no worker, at the module's host", async || {
+        (ask(http, "web.localhost", "/", "").await.status == 503).then_some(())
+    })
+    .await;
     assert_eq!(process.stop().code(), Some(0));
     assert!(!process.stderr().contains("Violation"), "{}", process.stderr());
 }

@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use wess_gateway::config::Cli;
+use wess_gateway::hosts::Hosts;
 use wess_gateway::{Gateway, Metrics};
 use wess_harness::NatsServer;
 use wess_schemas::subject::Subjects;
@@ -158,6 +159,7 @@ impl House {
             bus: workers,
             subjects: Subjects::default(),
             assets: assets.clone(),
+            hosts: Hosts::default(),
             metrics: Metrics::register(&mut registry),
         };
         let address = gateway.start(&lifecycle).await.unwrap();

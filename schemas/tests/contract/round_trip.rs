@@ -183,9 +183,9 @@ prop_compose! {
     fn settings()(
         description in of(text()), env in btree_map(text(), text(), 0..3), config in btree_map(text(), text(), 0..3),
         secrets in btree_map(text(), sealed(), 0..3), (deterministic, keyvalue) in any::<(bool, bool)>(),
-        publish in btree_set(text(), 0..3), http in btree_set(text(), 0..3),
+        publish in btree_set(text(), 0..3), http in btree_set(text(), 0..3), routes in btree_set(text(), 0..3),
     ) -> Settings {
-        Settings { description, env, secrets, config, deterministic, grants: Grants { keyvalue, publish, http } }
+        Settings { description, env, secrets, config, deterministic, routes, grants: Grants { keyvalue, publish, http } }
     }
 }
 

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use wess_schemas::binding::{Binding, Source};
 use wess_schemas::subject::binding_key;
 use wess_schemas::{BindingName, Tenant};
+use wess_service::feed::{Feed, RawRecord};
 use wess_service::nats::ConnectionWatch;
 
 use super::mirror::{Known, Mirror};
 use super::{Host, stream, subject};
-use crate::registry::{Feed, RawRecord};
 
 /// How long to wait before the bucket is asked again that could not be followed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ impl Follower {
         let connects = self.watch.state().connects;
         let storage = self.host.registry.storage().clone();
         let bucket = storage.assets().await?.bindings;
-        let mut feed = Feed::open(storage.client(), bucket, "bindings of a worker").await?;
+        let mut feed = Feed::open(storage.client(), bucket, ">", "bindings of a worker").await?;
         let records = feed.replay().await?;
         self.replay(records).await?;
         loop {

@@ -69,9 +69,10 @@ impl<'a> Append<'a> {
             }
             check_count(&self.name, head)?;
         }
+        self.check_routes(current.record.as_ref())?;
         check_record(&self.draft)?;
         let recorded = self.recorded_after(current.record.as_ref()).await?;
-        let next = self.next_head(current.record.as_ref(), recorded.version.version);
+        let next = self.next_head(current.record.as_ref(), &recorded.version);
         check_size(&self.name, &next)?;
         let put = self
             .registry
@@ -117,6 +118,27 @@ impl<'a> Append<'a> {
         Ok(newest.digest == self.draft.digest
             && newest.limits == self.draft.limits
             && newest.settings == self.draft.settings)
+    }
+
+    /// Routes that the module has already are its own even where another one claims them, which lost its race.
+    fn check_routes(&self, head: Option<&ModuleHead>) -> Result<(), ErrorBody> {
+        let routes = &self.draft.settings.routes;
+        if routes.is_empty() {
+            return Ok(());
+        }
+        if self.draft.abi != Abi::Http {
+            let text = "settings.routes are for modules that serve HTTP, and this one does not";
+            return Err(ErrorBody::new(ErrorCode::InvalidRequest, text));
+        }
+        let has = |route: &&String| head.is_some_and(|head| head.routes.contains(*route));
+        let new = routes.iter().filter(|route| !has(route));
+        match self.registry.0.catalog.claimed(new, &self.name) {
+            Some((other, route)) => {
+                let text = format!("the module {other} has the route {route}");
+                Err(ErrorBody::new(ErrorCode::Conflict, text).with("module", other.as_str()))
+            }
+            None => Ok(()),
+        }
     }
 
     /// A recorded version with a number above all that the head lists.
@@ -194,11 +216,13 @@ impl<'a> Append<'a> {
         }
     }
 
-    fn next_head(&self, before: Option<&ModuleHead>, version: u32) -> ModuleHead {
-        let updated = Timestamp::now();
+    fn next_head(&self, before: Option<&ModuleHead>, newest: &ModuleVersion) -> ModuleHead {
+        let (updated, version) = (Timestamp::now(), newest.version);
+        let routes = newest.settings.routes.clone();
         match before {
             Some(before) => ModuleHead {
                 versions: before.versions.iter().copied().chain([version]).collect(),
+                routes,
                 updated,
                 ..before.clone()
             },
@@ -206,6 +230,7 @@ impl<'a> Append<'a> {
                 id: ModuleId::generate(),
                 tags: Default::default(),
                 versions: vec![version],
+                routes,
                 limits: Limits::default(),
                 created: updated,
                 updated,

@@ -75,6 +75,21 @@ impl Catalog {
         self.lock().holders.get(digest)?.first().cloned()
     }
 
+    /// A module other than `name` whose newest version has one of these routes, and which one.
+    pub(super) fn claimed<'a>(
+        &self,
+        routes: impl Iterator<Item = &'a String> + Clone,
+        name: &ModuleName,
+    ) -> Option<(ModuleName, &'a str)> {
+        let truth = self.lock();
+        let others = truth.modules.iter().filter(|(other, _)| *other != name);
+        let mut heads = others.filter_map(|(other, known)| Some((other, known.head.1.as_ref()?)));
+        heads.find_map(|(other, head)| {
+            let route = routes.clone().find(|route| head.routes.contains(*route))?;
+            Some((other.clone(), route.as_str()))
+        })
+    }
+
     /// Modules in the order of their names, after one of them, as many as pass `keep`; those of which it makes `None` are left out.
     pub(super) fn page<T>(
         &self,

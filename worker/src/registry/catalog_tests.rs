@@ -1,6 +1,7 @@
 //! What the mirror shows after changes in order, out of order, and after a replay.
 
 use super::*;
+use crate::registry::record::parse;
 use crate::registry::record::tests::{head, head_change, version, version_change};
 
 fn reference(text: &str) -> Reference {
@@ -173,7 +174,7 @@ fn a_replay_of_the_same_keeps_every_resolved_version() {
     let (revision, records) = catalog.snapshot();
     catalog.replace(
         revision,
-        records.iter().map(|record| record.parse().unwrap()).collect(),
+        records.iter().map(|record| parse(record).unwrap()).collect(),
     );
     assert!(Arc::ptr_eq(
         &before,
@@ -200,4 +201,19 @@ fn pages_are_in_order_and_within_their_prefix() {
     assert_eq!(page(None, "a-", 9), ["a-1", "a-2"]);
     assert_eq!(page(Some("a"), "a-", 9), ["a-1", "a-2"]);
     assert_eq!(page(Some("a-2"), "a-", 9), Vec::<String>::new());
+}
+
+#[test]
+fn a_route_is_claimed_by_whoever_else_has_it_now() {
+    let catalog = Catalog::new();
+    let route = "a.example.com".to_owned();
+    let mut owner = head(&[1]);
+    owner.routes.insert(route.clone());
+    catalog.learn(head_change("owner", 1, owner.clone()));
+    let claimed = |name: &str| catalog.claimed([&route].into_iter(), &name.parse().unwrap());
+    assert_eq!(claimed("other"), Some(("owner".parse().unwrap(), route.as_str())));
+    assert_eq!(claimed("owner"), None);
+    owner.routes.clear();
+    catalog.learn(head_change("owner", 2, owner));
+    assert_eq!(claimed("other"), None);
 }

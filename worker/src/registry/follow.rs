@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use wess_service::feed::Feed;
 use wess_service::nats::ConnectionWatch;
 
 use super::catalog::Catalog;
 use super::disk::Disk;
-use super::feed::Feed;
-use super::record::{Change, RawRecord};
+use super::record::{Change, RawRecord, parse};
 use super::stats::RegistryStats;
 use super::storage::Storage;
 
@@ -77,7 +77,7 @@ impl Follower {
         let connects = self.connection.state().connects;
         let modules = self.storage.assets().await?.modules;
         let client = self.storage.client();
-        let mut feed = Feed::open(client, modules, "catalog of a worker").await?;
+        let mut feed = Feed::open(client, modules, ">", "catalog of a worker").await?;
         self.replay(&mut feed).await?;
         loop {
             tokio::select! {
@@ -134,7 +134,7 @@ impl Follower {
     }
 
     fn parse(&self, record: &RawRecord) -> Option<Change> {
-        let parsed = record.parse().inspect_err(|garbage| {
+        let parsed = parse(record).inspect_err(|garbage| {
             self.stats.garbage_records.inc();
             let cause = std::error::Error::source(garbage);
             tracing::warn!(key = record.key, error = %garbage, cause, "skipping a module record");

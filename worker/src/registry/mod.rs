@@ -10,7 +10,6 @@ mod budget;
 mod catalog;
 mod compile;
 mod disk;
-mod feed;
 mod flights;
 mod folder;
 mod follow;
@@ -37,12 +36,10 @@ use wess_service::lifecycle::{Failure, Lifecycle};
 use wess_service::nats::Connection;
 
 pub use artifacts::Artifact;
-pub(crate) use feed::Feed;
 pub use folder::FolderError;
 pub use gate::{Gate, Pass};
 pub use listing::Resolved;
 pub use publish::{NewModule, Published, Removed, Terms, chain_of};
-pub(crate) use record::RawRecord;
 pub use stats::RegistryStats;
 pub use storage::{Storage, StorageAway};
 

@@ -211,7 +211,7 @@ impl Registry {
         for _ in 0..MAX_RACES {
             let Current { revision, record } = self.0.records.head(name).await?;
             let head = record.ok_or_else(|| no_module(name))?;
-            let (written, after) = match edit(&head)? {
+            let (written, after) = match self.with_routes(name, &head, edit(&head)?).await? {
                 Edit::Keep => (Ok(revision), Some(head.clone())),
                 Edit::Put(next) => (self.0.records.put_head(name, &next, revision).await, Some(next)),
                 Edit::Delete => (self.0.records.delete_head(name, revision).await, None),
@@ -232,6 +232,21 @@ impl Registry {
             };
         }
         Err(too_many_races(name))
+    }
+
+    /// Where a head loses its newest version, it has the routes of the one before.
+    async fn with_routes(&self, name: &ModuleName, head: &ModuleHead, edit: Edit) -> Result<Edit, ErrorBody> {
+        match edit {
+            Edit::Put(next) if next.latest() != head.latest() => {
+                let newest = self.0.records.version(name, next.latest()).await?.record;
+                let routes = newest.map(|newest| newest.settings.routes);
+                Ok(Edit::Put(ModuleHead {
+                    routes: routes.unwrap_or_default(),
+                    ..next
+                }))
+            }
+            edit => Ok(edit),
+        }
     }
 }
 

@@ -2,20 +2,11 @@
 //!
 //! Parsing is the only way from one to the other; what does not parse is named and never half believed.
 
-use bytes::Bytes;
 use wess_schemas::id::InvalidName;
 use wess_schemas::module::{ModuleHead, ModuleVersion};
 use wess_schemas::subject::ModuleKey;
 use wess_schemas::wit::ComponentInterface;
-
-/// One entry of the bucket, or of its copy on disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RawRecord {
-    pub(crate) key: String,
-    pub(crate) revision: u64,
-    /// `None` when the key was deleted.
-    pub(crate) value: Option<Bytes>,
-}
+pub(super) use wess_service::feed::RawRecord;
 
 /// A parsed entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,22 +35,20 @@ pub(super) enum Garbage {
     Rule(&'static str),
 }
 
-impl RawRecord {
-    pub(super) fn parse(&self) -> Result<Change, Garbage> {
-        let key: ModuleKey = self.key.parse().map_err(Garbage::Key)?;
-        let record = match (&key, &self.value) {
-            (_, None) => Record::Gone,
-            (ModuleKey::Head(..), Some(value)) => Record::Head(parse_head(value)?),
-            (ModuleKey::Version(_, _, number), Some(value)) => {
-                Record::Version(Box::new(parse_version(value, number.get())?))
-            }
-        };
-        Ok(Change {
-            key,
-            revision: self.revision,
-            record,
-        })
-    }
+pub(super) fn parse(raw: &RawRecord) -> Result<Change, Garbage> {
+    let key: ModuleKey = raw.key.parse().map_err(Garbage::Key)?;
+    let record = match (&key, &raw.value) {
+        (_, None) => Record::Gone,
+        (ModuleKey::Head(..), Some(value)) => Record::Head(parse_head(value)?),
+        (ModuleKey::Version(_, _, number), Some(value)) => {
+            Record::Version(Box::new(parse_version(value, number.get())?))
+        }
+    };
+    Ok(Change {
+        key,
+        revision: raw.revision,
+        record,
+    })
 }
 
 pub(super) fn parse_head(value: &[u8]) -> Result<ModuleHead, Garbage> {
@@ -96,6 +85,7 @@ pub(super) fn parse_version(value: &[u8], number: u32) -> Result<ModuleVersion, 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use bytes::Bytes;
     use wess_schemas::module::Abi;
     use wess_schemas::timestamp::Timestamp;
     use wess_schemas::{Digest, Limits, ModuleId, ModuleName, Tenant};
@@ -105,6 +95,7 @@ pub(super) mod tests {
             id: ModuleId::generate(),
             tags: Default::default(),
             versions: versions.into(),
+            routes: Default::default(),
             limits: Limits::default(),
             created: Timestamp::now(),
             updated: Timestamp::now(),
@@ -156,21 +147,17 @@ pub(super) mod tests {
     #[test]
     fn records_parse_back() {
         let head = head(&[1, 3]);
-        let parsed = raw("default.a", &serde_json::to_string(&head).unwrap())
-            .parse()
-            .unwrap();
+        let parsed = parse(&raw("default.a", &serde_json::to_string(&head).unwrap())).unwrap();
         assert_eq!(parsed, head_change("a", 1, head));
         let version = version(3, 7);
-        let parsed = raw("default.a.v3", &serde_json::to_string(&version).unwrap())
-            .parse()
-            .unwrap();
+        let parsed = parse(&raw("default.a.v3", &serde_json::to_string(&version).unwrap())).unwrap();
         assert_eq!(parsed, version_change("a", 1, version));
         let gone = RawRecord {
             key: "default.a".into(),
             revision: 2,
             value: None,
         };
-        assert_eq!(gone.parse().unwrap().record, Record::Gone);
+        assert_eq!(parse(&gone).unwrap().record, Record::Gone);
     }
 
     #[test]
@@ -181,23 +168,23 @@ pub(super) mod tests {
             ("default.a", ""),
             ("default.a.v1", "[]"),
         ] {
-            assert!(raw(key, value).parse().is_err(), "{key} {value}");
+            assert!(parse(&raw(key, value)).is_err(), "{key} {value}");
         }
         let misfiled = serde_json::to_string(&version(2, 7)).unwrap();
         assert!(matches!(
-            raw("default.a.v1", &misfiled).parse(),
+            parse(&raw("default.a.v1", &misfiled)),
             Err(Garbage::Rule(_))
         ));
         for versions in [&[][..], &[0], &[2, 1], &[1, 1]] {
             let text = serde_json::to_string(&head(versions)).unwrap();
             assert!(
-                matches!(raw("default.a", &text).parse(), Err(Garbage::Rule(_))),
+                matches!(parse(&raw("default.a", &text)), Err(Garbage::Rule(_))),
                 "{versions:?}"
             );
         }
         let mut dangling = head(&[1]);
         dangling.tags.insert("stable".parse().unwrap(), 2);
         let text = serde_json::to_string(&dangling).unwrap();
-        assert!(matches!(raw("default.a", &text).parse(), Err(Garbage::Rule(_))));
+        assert!(matches!(parse(&raw("default.a", &text)), Err(Garbage::Rule(_))));
     }
 }

@@ -22,6 +22,7 @@ use wess_schemas::error_code::ErrorCode;
 use wess_schemas::module::{ModuleHead, ModuleVersion};
 use wess_schemas::subject::ModuleKey;
 use wess_schemas::{ModuleName, Tenant};
+use wess_service::feed::is_deletion;
 
 use super::record::{Garbage, RawRecord, parse_head, parse_version};
 use super::stats::RegistryStats;
@@ -287,15 +288,6 @@ pub(super) fn raw_record(key: String, message: StreamMessage) -> RawRecord {
         revision: message.sequence,
         value,
     }
-}
-
-/// Whether a message of the bucket's stream says that its key is gone.
-pub(super) fn is_deletion(headers: Option<&HeaderMap>) -> bool {
-    headers.is_some_and(|headers| {
-        headers
-            .get(OPERATION)
-            .is_some_and(|operation| operation.as_str() != "PUT")
-    })
 }
 
 /// Some servers refuse a lost race by this code, which async-nats does not tell apart.

@@ -45,7 +45,7 @@ pub fn without_hops(headers: &mut HeaderMap) {
 }
 
 /// Says from whom and to what the request came, after what proxies before this one have said; the scheme as it began.
-pub fn forward(head: &mut Parts, prefix: &str, authority: &Authority) -> Scheme {
+pub fn forward(head: &mut Parts, prefix: Option<&str>, authority: &Authority) -> Scheme {
     let peer = head.extensions.get::<Peer>().map(|peer| peer.0);
     let headers = &mut head.headers;
     let scheme = scheme(headers.get(FORWARDED_PROTO));
@@ -64,7 +64,7 @@ pub fn forward(head: &mut Parts, prefix: &str, authority: &Authority) -> Scheme 
             headers.insert(name, text);
         }
     }
-    if let Ok(prefix) = prefix.parse() {
+    if let Some(Ok(prefix)) = prefix.map(str::parse) {
         headers.insert(FORWARDED_PREFIX, prefix);
     }
     scheme
@@ -132,7 +132,7 @@ mod tests {
     fn what_proxies_said_is_kept_and_continued() {
         let authority: Authority = "a.example:81".parse().unwrap();
         let mut first = head(&[]);
-        assert_eq!(forward(&mut first, "/v1/http/x", &authority), Scheme::HTTP);
+        assert_eq!(forward(&mut first, Some("/v1/http/x"), &authority), Scheme::HTTP);
         for (name, value) in [
             ("x-forwarded-for", "192.0.2.7"),
             ("x-forwarded-host", "a.example:81"),
@@ -149,7 +149,10 @@ mod tests {
             ("x-forwarded-host", "b.example"),
             ("forwarded", "for=203.0.113.1"),
         ]);
-        assert_eq!(forward(&mut second, "/v1/http/x", &authority), Scheme::HTTPS);
+        assert_eq!(
+            forward(&mut second, Some("/v1/http/x"), &authority),
+            Scheme::HTTPS
+        );
         for (name, value) in [
             ("x-forwarded-for", "203.0.113.1, 203.0.113.2, 192.0.2.7"),
             ("x-forwarded-host", "b.example"),

@@ -1,11 +1,12 @@
-//! `/v1/http/{ref}/{path…}`: requests to modules that serve HTTP. Heads are made fit to pass on; bodies pass as they come.
+//! `/v1/http/{ref}/{path…}` and the hosts of modules: requests to modules that serve HTTP. Heads are made fit to pass on;
+//! bodies pass as they come.
 //!
 //! Invariant: what a guest answers reaches the client as it is, errors included; ours are problem documents.
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use axum::http::request::Parts;
 use axum::http::uri::{Authority, PathAndQuery, Uri};
@@ -19,6 +20,7 @@ use wess_schemas::header::TRACEPARENT;
 use wess_schemas::reference::Reference;
 use wess_schemas::{ErrorCode, header};
 use wess_service::http::{self, Broken};
+use wess_service::trace_context::TraceParent;
 
 use self::heads::{forward, without_hops};
 use super::invoke::{asked, passed_on};
@@ -28,6 +30,7 @@ use crate::auth::Door;
 use crate::bodies;
 use crate::edge::FromGuest;
 use crate::extract::{InPath, Trace};
+use crate::hosts::Hosted;
 use crate::problem::Problem;
 use crate::workers::HttpQuestion;
 
@@ -48,7 +51,31 @@ pub async fn pass(
     State(app): State<Arc<App>>,
     room: Room,
     Trace(trace): Trace,
-    InPath(reference): InPath<Named>,
+    InPath(named): InPath<Named>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let place = Place::below(request.uri());
+    exchange(app, room, trace, named.reference, place, request).await
+}
+
+/// Any request to a host of a module
+pub async fn hosted(
+    State(app): State<Arc<App>>,
+    room: Room,
+    Trace(trace): Trace,
+    Extension(Hosted(module)): Extension<Hosted>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let place = Place::whole(request.uri());
+    exchange(app, room, trace, Reference::Latest(module), place, request).await
+}
+
+async fn exchange(
+    app: Arc<App>,
+    room: Room,
+    trace: TraceParent,
+    reference: Reference,
+    place: Place,
     request: Request,
 ) -> Result<Response, Problem> {
     let asked = asked(request.headers())?;
@@ -57,7 +84,7 @@ pub async fn pass(
         .map(|(name, text)| (name, text.to_owned()))
         .collect();
     let (mut head, body) = request.into_parts();
-    prepare(&app, &mut head)?;
+    prepare(&app, &mut head, place)?;
     // A traceparent is ASCII.
     if let Ok(trace) = HeaderValue::try_from(trace.to_string()) {
         head.headers.insert(TRACEPARENT, trace);
@@ -65,7 +92,7 @@ pub async fn pass(
     let has_no_body = head.method == Method::HEAD;
     let (body, left) = passing(&app, body).await?;
     let question = HttpQuestion {
-        reference: reference.reference,
+        reference,
         facts,
         trace,
         patience: app.workers.call_patience(asked.wait_ms, asked.limits.timeout_ms),
@@ -86,20 +113,48 @@ pub struct Named {
     reference: Reference,
 }
 
-/// Makes a head as the guest shall see it.
-fn prepare(app: &App, head: &mut Parts) -> Result<(), Problem> {
-    let whole = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
-    let below = whole.strip_prefix(PREFIX).unwrap_or_default();
-    let at = below.find(['/', '?']).unwrap_or(below.len());
-    let (reference, rest) = below.split_at(at);
-    let path = if rest.starts_with('/') {
-        rest.to_owned()
+/// A guest's part of a path.
+struct Place {
+    /// What stood before it, where something did.
+    prefix: Option<String>,
+    /// It and the query, byte for byte, from a slash on.
+    path: String,
+}
+
+impl Place {
+    /// After the reference.
+    fn below(uri: &Uri) -> Self {
+        let whole = uri.path_and_query().map_or("", PathAndQuery::as_str);
+        let below = whole.strip_prefix(PREFIX).unwrap_or_default();
+        let at = below.find(['/', '?']).unwrap_or(below.len());
+        let (reference, rest) = below.split_at(at);
+        Self {
+            prefix: Some(format!("{PREFIX}{reference}")),
+            path: from_slash(rest),
+        }
+    }
+
+    /// All of it.
+    fn whole(uri: &Uri) -> Self {
+        Self {
+            prefix: None,
+            path: from_slash(uri.path_and_query().map_or("", PathAndQuery::as_str)),
+        }
+    }
+}
+
+fn from_slash(path: &str) -> String {
+    if path.starts_with('/') {
+        path.to_owned()
     } else {
-        format!("/{rest}")
-    };
-    let prefix = format!("{PREFIX}{reference}");
+        format!("/{path}")
+    }
+}
+
+/// Makes a head as the guest shall see it.
+fn prepare(app: &App, head: &mut Parts, place: Place) -> Result<(), Problem> {
     let authority = authority(head)?;
-    let scheme = forward(head, &prefix, &authority);
+    let scheme = forward(head, place.prefix.as_deref(), &authority);
     without_hops(&mut head.headers);
     if let Door::Tokens(_) = app.door {
         // It is this gateway's secret.
@@ -116,7 +171,7 @@ fn prepare(app: &App, head: &mut Parts) -> Result<(), Problem> {
     let uri = Uri::builder()
         .scheme(scheme)
         .authority(authority)
-        .path_and_query(path);
+        .path_and_query(place.path);
     head.uri = uri
         .build()
         .map_err(|_| Problem::invalid("the path below the module cannot be passed on"))?;
