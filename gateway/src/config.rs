@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::value_parser;
 use wess_schemas::limits::{MAX_INPUT_BYTES, MIB};
+use wess_schemas::route;
 use wess_service::admin::AdminOptions;
 use wess_service::assets::AssetOptions;
 use wess_service::config::{ConfigError, Problems};
@@ -94,6 +95,15 @@ pub struct HttpOptions {
     /// Bearer tokens to accept: a TOML file of `[[token]]` with name, sha256 and scopes. Read again as it changes.
     #[arg(long, env = "WESS_TOKENS", value_name = "FILE")]
     pub tokens: Option<PathBuf>,
+    /// Hosts that modules may have, by name or as `*.` and a name; a module's claim of any other has no effect here.
+    #[arg(
+        long,
+        env = "WESS_MODULE_HOSTS",
+        value_delimiter = ',',
+        default_value = "*.localhost",
+        value_name = "HOST"
+    )]
+    pub module_hosts: Vec<String>,
     /// Most open connections; further ones wait to be accepted.
     #[arg(long, env = "WESS_HTTP_MAX_CONNECTIONS", default_value_t = 4096, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub http_max_connections: u32,
@@ -130,6 +140,8 @@ pub struct HttpOptions {
 /// [`HttpOptions`] that were found right, and where to listen.
 #[derive(Debug)]
 pub struct HttpConfig {
+    /// Hosts that modules may have.
+    pub module_hosts: Vec<String>,
     pub(crate) listen: SocketAddr,
     pub(crate) door: Door,
     pub(crate) bounds: Bounds,
@@ -177,9 +189,17 @@ impl HttpOptions {
     ) -> Result<HttpConfig, ConfigError> {
         let mut problems = Problems::default();
         let door = self.door(listen_option, listen, &mut problems);
+        let wrong = |host: &&String| !route::is_below(host) && !route::is_route(host);
+        if let Some(host) = self.module_hosts.iter().find(wrong) {
+            problems.add(
+                "--module-hosts",
+                format!("{host:?} is neither a name nor *. and a name"),
+            );
+        }
         problems.finish()?;
         Ok(HttpConfig {
             listen,
+            module_hosts: self.module_hosts.clone(),
             door,
             bounds: Bounds {
                 module_bytes: self.http_max_module_mb * MIB,
@@ -255,10 +275,12 @@ mod tests {
             "0.0.0.0:0",
             "--tokens",
             "/nowhere",
+            "--module-hosts",
+            "a.com,b:80",
             "--nats",
             "http://x",
         ];
-        assert_eq!(mistakes(&args), ["--tokens", "--nats"]);
+        assert_eq!(mistakes(&args), ["--tokens", "--module-hosts", "--nats"]);
         assert_eq!(
             mistakes(&["--listen", "0.0.0.0:0", "--prefix", "a.b"]),
             ["--listen", "--prefix"]

@@ -68,9 +68,15 @@ async fn start(cli: &Cli, config: Config, lifecycle: &Lifecycle) -> Result<(), F
     let backlog = backlog::follow(&connection, jetstream, subjects.clone(), lifecycle);
     levels.show(backlog.clone(), fleet.state());
     let load = LoadWatch::new(backlog, fleet.state());
+    let hosts = Hosts::follow(
+        &connection,
+        assets.modules.clone(),
+        &config.http.module_hosts,
+        lifecycle,
+    );
     let gateway = Gateway {
         http: config.http,
-        hosts: Hosts::follow(&connection, assets.modules.clone(), lifecycle),
+        hosts,
         bus: Arc::new(NatsBus::new(connection.client.clone()).telling(Arc::clone(&nobody))),
         subjects,
         assets,

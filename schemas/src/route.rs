@@ -22,6 +22,19 @@ pub fn is_route(text: &str) -> bool {
     }
 }
 
+/// Whether this is `*.` and a name, with or without a dot in it.
+pub fn is_below(text: &str) -> bool {
+    text.strip_prefix(BELOW).is_some_and(is_name)
+}
+
+/// Whether everything that a route takes is taken by a wider one, too.
+pub fn is_within(route: &str, wider: &str) -> bool {
+    match wider.strip_prefix('*') {
+        Some(below) => route.ends_with(below),
+        None => route == wider,
+    }
+}
+
 /// What takes a host, a name without its port in any case: the first that `find` knows.
 pub fn take<T>(host: &str, find: impl Fn(&str) -> Option<T>) -> Option<T> {
     // A longer one would be looked up once for each of its dots.
@@ -43,6 +56,28 @@ mod tests {
     fn taken(host: &str) -> Option<&'static str> {
         let routes = ["a.example.com", "*.example.com", "*.b.example.com", "single"];
         take(host, |route| routes.into_iter().find(|known| *known == route))
+    }
+
+    #[test]
+    fn a_route_is_within_itself_and_what_is_wider() {
+        for (route, wider) in [
+            ("a.example.com", "a.example.com"),
+            ("a.example.com", "*.example.com"),
+            ("*.b.example.com", "*.example.com"),
+            ("*.example.com", "*.example.com"),
+        ] {
+            assert!(is_within(route, wider), "{route} in {wider}");
+        }
+        for (route, wider) in [
+            ("example.com", "*.example.com"),
+            ("badexample.com", "*.example.com"),
+            ("*.example.com", "a.example.com"),
+            ("*.com", "*.example.com"),
+            ("a.example.com.evil.org", "*.example.com"),
+        ] {
+            assert!(!is_within(route, wider), "{route} in {wider}");
+        }
+        assert!(is_below("*.localhost") && !is_below("localhost") && !is_below("*.") && !is_below("*.*.a"));
     }
 
     #[test]

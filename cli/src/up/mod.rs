@@ -111,9 +111,10 @@ async fn start(
         .await
         .map_err(Failure::unavailable)?;
     let made = ensure_assets(&jetstream, &assets).await?;
+    let hosts = Hosts::follow(&connection, made.modules.clone(), &http.module_hosts, lifecycle);
     let gateway = Gateway {
         http,
-        hosts: Hosts::follow(&connection, made.modules.clone(), lifecycle),
+        hosts,
         bus: Arc::new(worker.door()),
         subjects: nats.subjects.clone(),
         assets: made,

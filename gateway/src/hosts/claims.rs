@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use wess_schemas::module::ModuleHead;
 use wess_schemas::subject::ModuleKey;
 use wess_schemas::timestamp::Timestamp;
-use wess_schemas::{ModuleId, ModuleName};
+use wess_schemas::{ModuleId, ModuleName, route};
 use wess_service::feed::RawRecord;
 
 use super::Table;
@@ -57,14 +57,17 @@ impl Claims {
         true
     }
 
-    /// Whose each route is.
-    pub fn table(&self) -> Table {
+    /// Whose each route is, of those that modules may have.
+    pub fn table(&self, allowed: &[String]) -> Table {
+        let may_be = |claimed: &&String| allowed.iter().any(|wider| route::is_within(claimed, wider));
         let mut claims: Vec<_> = self.modules.iter().collect();
         claims.sort_unstable_by_key(|(_, claim)| claim.age);
         let mut table = Table::with_capacity(self.routes);
         for (name, claim) in claims {
-            for route in &claim.routes {
-                table.entry(route.as_str().into()).or_insert_with(|| name.clone());
+            for claimed in claim.routes.iter().filter(may_be) {
+                table
+                    .entry(claimed.as_str().into())
+                    .or_insert_with(|| name.clone());
             }
         }
         table
@@ -113,8 +116,15 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
+    fn everywhere() -> [String; 1] {
+        ["*.com".into()]
+    }
+
     fn holder(claims: &Claims, route: &str) -> Option<String> {
-        claims.table().get(route).map(|name| name.to_string())
+        claims
+            .table(&everywhere())
+            .get(route)
+            .map(|name| name.to_string())
     }
 
     #[test]
@@ -133,8 +143,17 @@ mod tests {
             assert!(claims.take(&record("old", None)));
             assert_eq!(holder(&claims, "a.com").as_deref(), Some("young"));
             assert!(claims.take(&record("young", Some(&head(&[])))));
-            assert!(claims.table().is_empty() && claims.routes == 0);
+            assert!(claims.table(&everywhere()).is_empty() && claims.routes == 0);
         }
+    }
+
+    #[test]
+    fn a_host_that_modules_may_not_have_is_nobodys() {
+        let mut claims = Claims::default();
+        claims.take(&record("old", Some(&head(&["a.com", "a.org"]))));
+        let table = claims.table(&["a.org".into()]);
+        assert_eq!(table.keys().map(|route| &**route).collect::<Vec<_>>(), ["a.org"]);
+        assert!(claims.table(&[]).is_empty());
     }
 
     #[test]
@@ -163,7 +182,7 @@ mod tests {
             for (name, head) in order {
                 claims.take(&record(name, Some(head)));
             }
-            assert_eq!(claims.table().len(), MAX_CLAIMS);
+            assert_eq!(claims.table(&everywhere()).len(), MAX_CLAIMS);
             assert_eq!(holder(&claims, "b.com"), None);
         }
     }

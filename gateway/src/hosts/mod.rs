@@ -36,8 +36,13 @@ pub struct Hosts(Arc<ArcSwap<Table>>);
 pub struct Hosted(pub ModuleName);
 
 impl Hosts {
-    /// Begins to follow the modules' heads, until the lifecycle is closed.
-    pub fn follow(connection: &Connection, modules: Store, lifecycle: &Lifecycle) -> Self {
+    /// Begins to follow the modules' heads, until the lifecycle is closed. What they claim beside `allowed` has no effect.
+    pub fn follow(
+        connection: &Connection,
+        modules: Store,
+        allowed: &[String],
+        lifecycle: &Lifecycle,
+    ) -> Self {
         let hosts = Self::default();
         let follower = Follower {
             client: connection.client.clone(),
@@ -45,6 +50,7 @@ impl Hosts {
             modules,
             hosts: hosts.clone(),
             claims: Claims::default(),
+            allowed: allowed.into(),
         };
         let closed = lifecycle.closed.clone();
         lifecycle.spawn_background("follow hosts", async move {
@@ -77,6 +83,8 @@ struct Follower {
     modules: Store,
     hosts: Hosts,
     claims: Claims,
+    /// Hosts that modules may have.
+    allowed: Box<[String]>,
 }
 
 impl Follower {
@@ -117,7 +125,7 @@ impl Follower {
     }
 
     fn show(&self) {
-        self.hosts.0.store(Arc::new(self.claims.table()));
+        self.hosts.0.store(Arc::new(self.claims.table(&self.allowed)));
     }
 }
 

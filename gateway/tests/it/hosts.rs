@@ -191,7 +191,7 @@ async fn with_tokens_any_host_is_served_to_whoever_may_invoke() {
     let folder = TempDir::new().unwrap();
     let tokens = entry("owner", r#""store""#) + &entry("caller", r#""invoke""#);
     let tokens = write(&folder, &tokens);
-    let fleet = Fleet::start(&["--tokens", &tokens]);
+    let fleet = Fleet::start(&["--tokens", &tokens, "--module-hosts", "hello.example.com"]);
     let stored = fleet.store("web", "web", r#"["hello.example.com"]"#).await;
     assert_eq!(stored.status, 201, "{}", stored.text());
     let asked = async |token: &str| {
