@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{self, Context, stream};
-use async_nats::{Client, HeaderMap, Message};
+use async_nats::{Client, HeaderMap, Message, RequestErrorKind};
 use futures_util::StreamExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -469,8 +469,9 @@ async fn at_shutdown_what_was_delivered_is_queued_before_it_ends() {
             .publish_with_reply("wess.invoke.upper", "replies.here", "".into());
         asked.await.unwrap();
     }
-    // From here on the server has handed every one to the gateway.
-    rig.client.flush().await.unwrap();
+    // The server answers in order: once it has, it has handed every one to the gateway.
+    let fence = rig.client.request("nobody.listens", "".into()).await;
+    assert_eq!(fence.unwrap_err().kind(), RequestErrorKind::NoResponders);
     assert_eq!(rig.gateway.stop().code(), Some(0), "{}", rig.gateway.stderr());
     let mut stream = rig.jetstream().get_stream("WESS_CALLS").await.unwrap();
     assert_eq!(stream.info().await.unwrap().state.messages, ASKED);
