@@ -20,12 +20,11 @@ use tokio::time::timeout;
 use wess_schemas::ModuleName;
 use wess_schemas::subject::Subjects;
 
-use super::cases::{Cpu, Sample, WARM_UP, median};
+use super::cases::{Sample, median};
 use super::processes::Process;
 use super::report::sample_row;
 use super::rig::Rig;
 use super::stream::{self, Framing, StreamLoad};
-use super::usage::cpu_us;
 use crate::args::BenchArgs;
 use crate::child;
 use crate::exit::Exit;
@@ -308,28 +307,14 @@ async fn sample(server: &Server, duration: Duration) -> anyhow::Result<Sample> {
         anyhow::Ok(stream)
     };
     let mut streams = try_join_all((0..CONNECTIONS).map(|_| connect())).await?;
-    let load = |duration| StreamLoad {
+    let load = StreamLoad {
         request: server.request.clone(),
         framing: Framing::Http,
         expected: server.expected.clone(),
         in_flight: 1,
         duration,
     };
-    let warm_up = duration.mul_f64(WARM_UP);
-    stream::run(&mut streams, &load(warm_up)).await?;
-    let spent = || server.pids.iter().map(|pid| cpu_us(*pid)).sum::<Option<u64>>();
-    let (before, own_before) = (spent(), cpu_us(std::process::id()));
-    let measured = stream::run(&mut streams, &load(duration - warm_up)).await?;
-    ensure!(measured.calls > 0, "nothing was answered");
-    let per_call = |before: Option<u64>, after: Option<u64>| {
-        Some(after?.saturating_sub(before?) as f64 / measured.calls as f64)
-    };
-    let cpu = Cpu {
-        nats: None,
-        responder: per_call(before, spent()),
-        generator: per_call(own_before, cpu_us(std::process::id())),
-    };
-    Ok(Sample::of(&measured, cpu))
+    stream::sample(&mut streams, &load, &server.pids).await
 }
 
 const COLUMNS: [&str; 9] = [

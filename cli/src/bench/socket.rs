@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde::Serialize;
@@ -17,12 +17,11 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use wess_schemas::seed::{LoadBinary, SeedRequest};
 
-use super::cases::{Cpu, Sample, WARM_UP, median};
+use super::cases::{Sample, median};
 use super::modules::upper;
 use super::processes::Process;
 use super::report::sample_row;
 use super::stream::{self, Framing, StreamLoad};
-use super::usage::cpu_us;
 use crate::args::{BenchArgs, BenchAxumArgs};
 use crate::child;
 use crate::exit::Exit;
@@ -239,12 +238,8 @@ async fn sample(
         let mut streams = try_join_all((0..connections).map(|_| connect())).await?;
         let head = format!("POST / HTTP/1.1\r\nHost: {address}\r\nContent-Length: {BYTES}\r\n\r\n");
         let request = [head.as_bytes(), &letters()].concat().into();
-        return measured(
-            &mut streams,
-            &load(request, Framing::Http, letters().into()),
-            rig.axum.pid(),
-        )
-        .await;
+        let load = load(request, Framing::Http, letters().into());
+        return stream::sample(&mut streams, &load, &[rig.axum.pid()]).await;
     }
     let mut streams = try_join_all((0..connections).map(|_| UnixStream::connect(&rig.socket))).await?;
     let request = match who {
@@ -253,36 +248,8 @@ async fn sample(
     };
     let output = String::from_utf8_lossy(&letters()).to_uppercase();
     let expected = format!("{{\"success\":true,\"data\":{{\"return_code\":0,\"output\":\"{output}\"").into();
-    measured(
-        &mut streams,
-        &load(request, Framing::Lines, expected),
-        rig.up.pid(),
-    )
-    .await
-}
-
-async fn measured<S>(streams: &mut [S], load: &StreamLoad, pid: u32) -> anyhow::Result<Sample>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    let warm_up = load.duration.mul_f64(WARM_UP);
-    let run = |duration| StreamLoad {
-        duration,
-        ..load.clone()
-    };
-    stream::run(streams, &run(warm_up)).await?;
-    let pids = [pid, std::process::id()];
-    let before = pids.map(cpu_us);
-    let measured = stream::run(streams, &run(load.duration - warm_up)).await?;
-    ensure!(measured.calls > 0, "nothing was answered");
-    let after = pids.map(cpu_us);
-    let per_call = |at: usize| Some((after[at]?.saturating_sub(before[at]?)) as f64 / measured.calls as f64);
-    let cpu = Cpu {
-        nats: None,
-        responder: per_call(0),
-        generator: per_call(1),
-    };
-    Ok(Sample::of(&measured, cpu))
+    let load = load(request, Framing::Lines, expected);
+    stream::sample(&mut streams, &load, &[rig.up.pid()]).await
 }
 
 const COLUMNS: [&str; 9] = [

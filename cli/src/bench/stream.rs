@@ -13,7 +13,9 @@ use futures_util::stream::FuturesUnordered;
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::cases::{Cpu, Sample, WARM_UP};
 use super::load::Measured;
+use super::usage::cpu_us;
 
 /// How long the last answers may take after the time is over.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
@@ -42,6 +44,34 @@ pub struct StreamLoad {
     pub in_flight: usize,
     /// How long.
     pub duration: Duration,
+}
+
+/// One measurement after a warm-up; `pids` are the processes that answer.
+pub async fn sample<S>(streams: &mut [S], load: &StreamLoad, pids: &[u32]) -> anyhow::Result<Sample>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let warm_up = load.duration.mul_f64(WARM_UP);
+    let run = |duration| StreamLoad {
+        duration,
+        ..load.clone()
+    };
+    self::run(streams, &run(warm_up)).await?;
+    let spent = || {
+        let responder = pids.iter().map(|pid| cpu_us(*pid)).sum::<Option<u64>>();
+        [responder, cpu_us(std::process::id())]
+    };
+    let before = spent();
+    let measured = self::run(streams, &run(load.duration - warm_up)).await?;
+    ensure!(measured.calls > 0, "nothing was answered");
+    let after = spent();
+    let per_call = |at: usize| Some(after[at]?.saturating_sub(before[at]?) as f64 / measured.calls as f64);
+    let cpu = Cpu {
+        nats: None,
+        responder: per_call(0),
+        generator: per_call(1),
+    };
+    Ok(Sample::of(&measured, cpu))
 }
 
 /// Loads all connections at once until the time is over.

@@ -355,6 +355,21 @@ impl Executor {
         self.send(responder.deliver(reply));
     }
 
+    /// Refuses who has waited long enough.
+    pub(super) fn turn_expired_away(&mut self) {
+        let now = Instant::now();
+        self.return_queued();
+        let lined_up = self.slots.take_expired(now);
+        let loading = self.shelf.take_where(|ticket| ticket.expires() <= now);
+        for ticket in loading {
+            self.slots.leave(ticket.size_bytes());
+            self.fail(ticket.responder, ticket.job_id, still_loading());
+        }
+        for ticket in lined_up {
+            self.fail(ticket.responder, ticket.job_id, expired());
+        }
+    }
+
     pub(super) fn errand(&mut self, errand: impl Future<Output = Event> + 'static) {
         self.errands.push(errand.boxed_local());
     }
@@ -390,7 +405,7 @@ pub(crate) fn expired() -> ErrorBody {
     )
 }
 
-pub(super) fn still_loading() -> ErrorBody {
+fn still_loading() -> ErrorBody {
     ErrorBody::new(
         ErrorCode::Expired,
         "the call waited as long as it may, and its module was still being compiled or loaded",

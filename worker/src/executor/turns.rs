@@ -32,7 +32,7 @@ use super::respond::{Holds, Responder, Sending};
 use super::series::Here;
 use super::slots::{Slots, Waits};
 use super::spill::{Origin, Spills};
-use super::steps::{Errand, Pending, Ticket, expired, given_up, overloaded, still_loading};
+use super::steps::{Errand, Pending, Ticket, expired, given_up, overloaded};
 use super::tally::Tally;
 use super::{Arrival, Common, Moved};
 use crate::call::{Call, Finished};
@@ -482,20 +482,6 @@ impl Executor {
         match sending {
             Sending::Publish(subject, reply) => self.outbox.push_back((subject, reply)),
             Sending::Done | Sending::Store(..) => {}
-        }
-    }
-
-    fn turn_expired_away(&mut self) {
-        let now = Instant::now();
-        self.return_queued();
-        let lined_up = self.slots.take_expired(now);
-        let loading = self.shelf.take_where(|ticket| ticket.expires() <= now);
-        for ticket in loading {
-            self.slots.leave(ticket.size_bytes());
-            self.fail(ticket.responder, ticket.job_id, still_loading());
-        }
-        for ticket in lined_up {
-            self.fail(ticket.responder, ticket.job_id, expired());
         }
     }
 }
