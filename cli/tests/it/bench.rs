@@ -7,18 +7,24 @@ use wess_harness::{NatsServer, Process, Signal, binary, eventually};
 
 use crate::wess::{children, runs, stderr};
 
-#[test]
-fn a_short_run_measures_everything_and_leaves_nothing_behind() {
+/// What a run of so few seconds prints, which leaves nothing behind.
+fn measured(more: &[&str]) -> Value {
     let folder = tempfile::TempDir::new().unwrap();
-    let mut command = binary("wess");
-    command.args(["bench", "--seconds", "4", "--modules", "20", "--output", "json"]);
-    let output = command
+    let output = binary("wess")
+        .args(["bench", "--seconds", "4", "--output", "json"])
+        .args(more)
         .env("TMPDIR", folder.path())
         .stdin(Stdio::null())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_short_run_measures_everything_and_leaves_nothing_behind() {
+    let report = measured(&["--modules", "20"]);
     let cases = report["cases"].as_array().unwrap();
     let shape: Vec<_> = cases
         .iter()
@@ -43,29 +49,11 @@ fn a_short_run_measures_everything_and_leaves_nothing_behind() {
         (&report["modules"]["modules"], &report["modules"]["compilations"]),
         (&20.into(), &0.into())
     );
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
 fn the_socket_is_measured_against_a_bare_axum_echo_and_leaves_nothing_behind() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let mut command = binary("wess");
-    command.args([
-        "bench",
-        "--scenario",
-        "socket",
-        "--seconds",
-        "4",
-        "--output",
-        "json",
-    ]);
-    let output = command
-        .env("TMPDIR", folder.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report = measured(&["--scenario", "socket"]);
     let cases = report["cases"].as_array().unwrap();
     let named: Vec<_> = cases.iter().map(|case| case["what"].as_str().unwrap()).collect();
     assert_eq!(
@@ -77,7 +65,6 @@ fn the_socket_is_measured_against_a_bare_axum_echo_and_leaves_nothing_behind() {
         assert!(case["sample"]["cpu_us"]["responder"].is_number(), "{case}");
         assert!(case["ratio"].as_f64().unwrap() > 0.0, "{case}");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
@@ -119,31 +106,16 @@ async fn an_interrupted_run_ends_its_processes_and_removes_its_folder() {
 
 #[test]
 fn http_is_measured_beside_wasmtime_serve_and_leaves_nothing_behind() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let mut command = binary("wess");
-    command.args([
-        "bench",
+    let report = measured(&[
         "--scenario",
         "http",
-        "--seconds",
-        "4",
-        "--output",
-        "json",
+        "--wasmtime",
+        wess_harness::wasmtime().to_str().unwrap(),
     ]);
-    let output = command
-        .arg("--wasmtime")
-        .arg(wess_harness::wasmtime())
-        .env("TMPDIR", folder.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let cases = report["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 5);
     for case in cases {
         assert!(case["sample"]["calls_per_s"].as_f64().unwrap() > 0.0, "{case}");
         assert!(case["of_serve"].as_f64().unwrap() > 0.0, "{case}");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
