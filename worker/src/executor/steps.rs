@@ -26,7 +26,7 @@ use crate::call::{Call, Finished};
 use crate::endpoints::error_reply;
 use crate::endpoints::invoke::{Form, Output, reply};
 use crate::guest::abi::Plan;
-use crate::guest::{Fixed, Metering, Prepared};
+use crate::guest::{Fixed, Prepared};
 use crate::registry::Resolved;
 
 /// A call in the house, and what it holds there.
@@ -244,8 +244,7 @@ impl Executor {
     }
 
     pub(super) fn prepare(&mut self, ticket: Box<Ticket>) {
-        let metering = Metering::of(ticket.module.settings.deterministic, ticket.limits.fuel);
-        let key = (ticket.module.digest, metering);
+        let key = (ticket.module.digest, ticket.module.metering(ticket.limits.fuel));
         match self.shelf.find(key, ticket) {
             Found::Ready(prepared, mut ticket) => {
                 ticket.prepared = Some(prepared);

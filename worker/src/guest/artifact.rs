@@ -30,6 +30,7 @@ impl Compiler {
                 compiling_engine(Metering::Off)?,
                 compiling_engine(Metering::Fuel)?,
                 compiling_engine(Metering::Canonical)?,
+                compiling_engine(Metering::Checked)?,
             ],
         })
     }

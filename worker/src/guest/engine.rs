@@ -7,6 +7,8 @@ use std::hash::{Hash, Hasher};
 use wasmparser::WasmFeatures;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use wess_schemas::module::Abi;
+
 use super::epoch::{EngineClock, Ticker};
 use super::limits::MAX_TABLE_ELEMENTS;
 
@@ -48,7 +50,12 @@ impl From<std::io::Error> for EngineError {
     }
 }
 
-/// Whether instructions are counted. Counting makes tight loops slower, so it is compiled in only when asked for.
+/// Largest module that is compiled [`Metering::Checked`]. A larger one has an interpreter or a language's runtime in it, and
+/// computes for longer than a growing memory costs.
+const MAX_CHECKED_BYTES: u64 = 1 << 20;
+
+/// How a module is compiled: whether instructions are counted, and who notices an access beyond memory. Counting makes
+/// tight loops slower, so it is compiled in only when asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Metering {
     /// Not counted.
@@ -57,11 +64,14 @@ pub enum Metering {
     Fuel,
     /// Counted, and every NaN the same: for modules that are deterministic.
     Canonical,
+    /// Not counted; each access to memory is compared with its end, instead of left to the processor to notice. Memory that
+    /// grows needs no `mprotect` then, for which a process's threads wait for each other: for guests that are many and brief.
+    Checked,
 }
 
 impl Metering {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Off, Self::Fuel, Self::Canonical];
+    pub const ALL: [Self; 4] = [Self::Off, Self::Fuel, Self::Canonical, Self::Checked];
 
     /// A word for file names and metrics.
     pub const fn as_str(self) -> &'static str {
@@ -69,14 +79,16 @@ impl Metering {
             Self::Off => "plain",
             Self::Fuel => "fuel",
             Self::Canonical => "canonical",
+            Self::Checked => "checked",
         }
     }
 
-    /// What a call needs by its module's settings and its fuel limit.
-    pub fn of(is_deterministic: bool, fuel: Option<u64>) -> Self {
+    /// What a call needs by its module's ABI, bytes and settings, and its fuel limit.
+    pub fn of(abi: Abi, module_bytes: u64, is_deterministic: bool, fuel: Option<u64>) -> Self {
         match (is_deterministic, fuel) {
             (true, _) => Self::Canonical,
             (false, Some(_)) => Self::Fuel,
+            (false, None) if abi == Abi::Http && module_bytes <= MAX_CHECKED_BYTES => Self::Checked,
             (false, None) => Self::Off,
         }
     }
@@ -116,6 +128,12 @@ fn config(metering: Metering, footprint: Footprint, slots: u32) -> Config {
         .max_wasm_stack(MAX_WASM_STACK_BYTES)
         .async_stack_size(RUN_STACK_BYTES)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(footprint, slots)));
+    if metering == Metering::Checked {
+        config
+            .signals_based_traps(false)
+            .memory_reservation(MAX_MEMORY_BYTES as u64)
+            .memory_guard_size(0);
+    }
     config
 }
 
@@ -258,11 +276,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn small_modules_that_serve_http_are_checked_unless_they_are_counted() {
+        let of = |abi, bytes, fuel| Metering::of(abi, bytes, false, fuel);
+        assert_eq!(of(Abi::Http, MAX_CHECKED_BYTES, None), Metering::Checked);
+        assert_eq!(of(Abi::Http, MAX_CHECKED_BYTES + 1, None), Metering::Off);
+        assert_eq!(of(Abi::Http, 1, Some(1)), Metering::Fuel);
+        assert_eq!(Metering::of(Abi::Http, 1, true, None), Metering::Canonical);
+        for abi in [Abi::Typed, Abi::Plugin, Abi::Command, Abi::Component] {
+            assert_eq!(of(abi, 1, None), Metering::Off);
+        }
+    }
+
+    #[test]
     fn engines_of_one_metering_are_compatible_and_of_two_are_not() {
         let of = |metering| compatibility(&compiling_engine(metering).unwrap());
         assert_eq!(of(Metering::Off), of(Metering::Off));
         assert_ne!(of(Metering::Off), of(Metering::Fuel));
         assert_ne!(of(Metering::Fuel), of(Metering::Canonical));
+        assert_ne!(of(Metering::Off), of(Metering::Checked));
         for footprint in [Footprint::Page, Footprint::Pages, Footprint::Component] {
             let roomy = compatibility(&Engine::new(&config(Metering::Off, footprint, 8)).unwrap());
             assert_eq!(of(Metering::Off), roomy);

@@ -11,6 +11,7 @@ use wess_schemas::settings::Settings;
 use wess_schemas::wit::ComponentInterface;
 use wess_schemas::{Digest, Limits, ModuleId, ModuleName, Tag, export};
 
+use crate::guest::Metering;
 use crate::guest::abi::Callable;
 use crate::secrets::Secrets;
 
@@ -25,6 +26,8 @@ pub struct Resolved {
     pub version: Option<u32>,
     /// The bytes.
     pub digest: Digest,
+    /// How many they are.
+    pub size: u64,
     /// How to call it.
     pub abi: Abi,
     /// What it exports, unless it is a component.
@@ -42,6 +45,11 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// How it is compiled for a call with so much fuel.
+    pub fn metering(&self, fuel: Option<u64>) -> Metering {
+        Metering::of(self.abi, self.size, self.settings.deterministic, fuel)
+    }
+
     /// The same bytes, named by nothing but their digest.
     pub(super) fn anonymous(record: &ModuleVersion) -> Self {
         Self {
@@ -49,6 +57,7 @@ impl Resolved {
             id: None,
             version: None,
             digest: record.digest,
+            size: record.size,
             abi: record.abi,
             exports: record.exports.clone(),
             component: record.component.as_ref().map(|component| {

@@ -44,13 +44,14 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// What its calls will most likely need, so that it is ready for them.
-    fn metering(&self) -> Metering {
+    /// What calls of `draft` will most likely need, so that it is ready for them.
+    fn metering(&self, draft: &ModuleVersion) -> Metering {
         let is_deterministic = self
             .settings
             .as_ref()
             .is_some_and(|settings| settings.deterministic);
-        Metering::of(is_deterministic, self.limits.and_then(|limits| limits.fuel))
+        let fuel = self.limits.and_then(|limits| limits.fuel);
+        Metering::of(draft.abi, draft.size, is_deterministic, fuel)
     }
 }
 
@@ -106,7 +107,7 @@ impl Registry {
     /// A module's draft, once it is known to compile.
     async fn compiled(&self, wasm: &Bytes, terms: &Terms) -> Result<ModuleVersion, ErrorBody> {
         let draft = draft(wasm.clone()).await?;
-        let metering = terms.metering();
+        let metering = terms.metering(&draft);
         let key = ArtifactKey {
             digest: draft.digest,
             metering,
