@@ -32,6 +32,9 @@ pub struct Cli {
         value_name = "ADDR"
     )]
     pub listen: SocketAddr,
+    /// Threads that serve HTTP, each with its own connection to NATS; as many as there are cores unless told.
+    #[arg(long, env = "WESS_THREADS", value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
     /// HTTP.
     #[command(flatten)]
     pub http: HttpOptions,
@@ -67,6 +70,12 @@ pub struct Config {
 }
 
 impl Cli {
+    /// How many threads shall serve HTTP.
+    pub fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(cores, usize::from)
+    }
+
     /// Checks everything, and reports every mistake.
     pub fn validate(&self) -> Result<Config, ConfigError> {
         let mut problems = Problems::default();

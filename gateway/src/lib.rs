@@ -25,6 +25,7 @@ pub mod levels;
 mod linger;
 mod listener;
 mod metrics;
+pub mod places;
 pub mod problem;
 mod router;
 mod routes;
@@ -36,9 +37,10 @@ mod workers;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use wess_schemas::subject::Subjects;
 use wess_service::assets::Assets;
-use wess_service::bus::Bus;
 use wess_service::lifecycle::{Failure, Lifecycle};
 
 pub use metrics::Metrics;
@@ -50,8 +52,9 @@ use crate::config::HttpConfig;
 use crate::hosts::Hosts;
 use crate::large::Stores;
 use crate::listener::Listener;
-use crate::router::Sites;
-use crate::server::Server;
+use crate::places::Place;
+use crate::router::Routers;
+use crate::server::{Server, Site};
 use crate::socket::{SocketError, SocketFile, SocketServer};
 use crate::workers::Workers;
 
@@ -59,8 +62,8 @@ use crate::workers::Workers;
 pub struct Gateway {
     /// Its own options.
     pub http: HttpConfig,
-    /// The way to workers, across NATS or in this process.
-    pub bus: Arc<dyn Bus>,
+    /// Where connections are served, one at least, and the way to workers from there: across NATS or in this process.
+    pub places: Vec<Place>,
     /// The subjects that workers listen on.
     pub subjects: Subjects,
     /// Where what is too large for a message lies, and the modules' bytes.
@@ -70,6 +73,9 @@ pub struct Gateway {
     /// Where it counts.
     pub metrics: Metrics,
 }
+
+/// What the requests of one place use, and the runtime that they are served in.
+type Housed = (Handle, Arc<App>);
 
 /// The port or the socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -108,41 +114,44 @@ impl Gateway {
             .await
             .map_err(failed)?;
         let address = listener.address().map_err(failed)?;
-        let app = Arc::new(self.into_app(lifecycle));
-        if let Some(config) = socket {
-            let file = SocketFile::open(&config.path).await?;
-            let server = SocketServer::new(file, app.clone(), &config, connections.send_timeout);
-            lifecycle.spawn("gateway socket", server.run());
-        }
-        if let Door::Tokens(tokens) = &app.door {
+        if let Door::Tokens(tokens) = &self.http.door {
             lifecycle.spawn(
                 "gateway tokens",
                 tokens.clone().follow(lifecycle.shutdown.clone()),
             );
         }
-        let server = Server::new(
-            listener,
-            Sites::new(app, hosts),
-            connections,
-            metrics,
-            lifecycle.clone(),
-        );
+        let apps = self.into_apps(lifecycle);
+        if let Some((config, (_, app))) = socket.zip(apps.first()) {
+            let file = SocketFile::open(&config.path).await?;
+            let server = SocketServer::new(file, app.clone(), &config, connections.send_timeout);
+            lifecycle.spawn("gateway socket", server.run());
+        }
+        let site = |(runtime, app)| Site {
+            runtime,
+            routers: Routers::new(app),
+        };
+        let sites = apps.into_iter().map(site).collect();
+        let server = Server::new(listener, sites, hosts, connections, metrics, lifecycle.clone());
         lifecycle.spawn("gateway listener", server.run());
         Ok(address)
     }
 
-    fn into_app(self, lifecycle: &Lifecycle) -> App {
-        App {
-            workers: Workers::new(self.bus, self.subjects, self.http.max_run),
+    /// What the requests of each place use; all are admitted by one.
+    fn into_apps(self, lifecycle: &Lifecycle) -> Vec<Housed> {
+        let admission = Admission::new(self.http.max_in_flight, self.http.max_buffered_mb);
+        let app = |place: Place| App {
+            workers: Workers::new(place.bus, self.subjects.clone(), self.http.max_run),
             stores: Stores {
                 payloads: self.assets.payloads(),
-                blobs: self.assets.blobs,
+                blobs: self.assets.blobs.clone(),
             },
-            admission: Admission::new(self.http.max_in_flight, self.http.max_buffered_mb),
+            admission: admission.clone(),
             bounds: self.http.bounds,
-            door: self.http.door,
-            metrics: self.metrics,
+            door: self.http.door.clone(),
+            metrics: self.metrics.clone(),
             lifecycle: lifecycle.clone(),
-        }
+        };
+        let housed = |place: Place| (place.runtime.clone(), Arc::new(app(place)));
+        self.places.into_iter().map(housed).collect()
     }
 }

@@ -13,12 +13,15 @@ use wess_gateway::front::Front;
 use wess_gateway::hosts::Hosts;
 use wess_gateway::levels::Levels;
 use wess_gateway::scaler::LoadWatch;
-use wess_gateway::{Gateway, Metrics, backlog};
+use wess_gateway::{Gateway, Metrics, backlog, places};
 use wess_service::assets::ensure_assets;
-use wess_service::bus::NatsBus;
 use wess_service::lifecycle::{Exit, Failure, Lifecycle, Signals};
 use wess_service::queue::timers;
 use wess_service::{admin, upkeep};
+
+/// A request allocates in many small pieces.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -74,10 +77,11 @@ async fn start(cli: &Cli, config: Config, lifecycle: &Lifecycle) -> Result<(), F
         &config.http.module_hosts,
         lifecycle,
     );
+    let places = places::start(cli.threads(), &config.nats, &nobody, lifecycle).await?;
     let gateway = Gateway {
         http: config.http,
         hosts,
-        bus: Arc::new(NatsBus::new(connection.client.clone()).telling(Arc::clone(&nobody))),
+        places,
         subjects,
         assets,
         metrics: metrics.clone(),

@@ -11,7 +11,6 @@ use axum::routing::{MethodFilter, MethodRouter, any, on};
 use crate::app::App;
 use crate::auth::{self, Access, Scope};
 use crate::edge;
-use crate::hosts::Hosts;
 use crate::routes::{bindings, chain, dead, health, http, invoke, jobs, modules, openapi, store, wasm};
 
 const ADMIN: Access = Access::Scope(Scope::Admin);
@@ -125,22 +124,19 @@ impl Route {
 }
 
 /// Everything that is served on the HTTP port.
-pub struct Sites {
+pub struct Routers {
     /// What hosts of no module are answered with.
     pub own: Router,
     /// What hosts of modules are; it takes the module from the request's extension.
     pub hosted: Router,
-    /// Which is which.
-    pub hosts: Hosts,
 }
 
-impl Sites {
-    /// The routes of the contract, and modules at `hosts`.
-    pub fn new(app: Arc<App>, hosts: Hosts) -> Self {
+impl Routers {
+    /// The routes of the contract, and any of modules' hosts.
+    pub fn new(app: Arc<App>) -> Self {
         Self {
             own: own(app.clone()),
             hosted: hosted(app),
-            hosts,
         }
     }
 }

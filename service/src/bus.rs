@@ -18,6 +18,7 @@ use wess_schemas::error_code::ErrorCode;
 
 use crate::http;
 use crate::http::caller::Asking;
+use crate::http::inboxes::Inboxes;
 
 /// How long to look for a worker, or for NATS itself, before giving up: a restart takes less.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -144,6 +145,7 @@ pub trait Bus: Send + Sync + 'static {
 pub struct NatsBus {
     client: Client,
     nobody: Option<Arc<Notify>>,
+    inboxes: Inboxes,
     /// HTTP exchanges under way. Each ends with whoever waits for it or reads it.
     exchanges: TaskTracker,
 }
@@ -152,6 +154,7 @@ impl NatsBus {
     /// Asks over `client`.
     pub fn new(client: Client) -> Self {
         Self {
+            inboxes: Inboxes::new(client.clone()),
             client,
             nobody: None,
             exchanges: TaskTracker::new(),
@@ -192,7 +195,7 @@ impl NatsBus {
     async fn exchange(&self, request: HttpRequest) -> Result<HttpAnswer, BusError> {
         let timeout = request.timeout;
         let patience = Instant::now() + timeout.min(PATIENCE);
-        let mut asking = match Asking::new(self.client.clone(), request).await {
+        let mut asking = match Asking::new(&self.inboxes, request).await {
             Ok(asking) => asking,
             Err(error) => return Ok(Err(error)),
         };

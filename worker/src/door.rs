@@ -10,17 +10,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use wess_schemas::subject::{Endpoint, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode};
 use wess_service::bus::{Bus, BusError, HttpAnswer, HttpRequest, Reply, Request};
-use wess_service::http::{Gathered, Response};
 
 use crate::control::Control;
+use crate::endpoints::http::{HttpTold, HttpWaiting};
 use crate::endpoints::{error_reply, http};
 use crate::executor::{Arrival, Executors};
 
 /// The largest message taken and given here: the largest input as base64 in JSON, with room for the rest.
 const MAX_PAYLOAD_BYTES: usize = 16 << 20;
-
-/// How much of a response is read before its head goes out, if it is there.
-const AHEAD_BYTES: usize = 64 << 10;
 
 /// A worker in this process, as a bus.
 #[derive(Clone)]
@@ -72,11 +69,15 @@ impl Door {
         };
         let (call, ended, answering) =
             http::call(reference, &request.headers, request.request, Instant::now())?;
-        self.executors.dispatch(Arrival::Http(call, ended))?;
-        // A guest that has not finished its body well by now has no response.
-        let (head, body) = answering.response().await?.into_parts();
-        let gathered = Gathered::new(body, AHEAD_BYTES).map_err(|broken| broken.0)?;
-        Ok(Response::from_parts(head, gathered.into_body()))
+        let (tell, told) = oneshot::channel();
+        let waiting = HttpWaiting::after_first_turn(ended, answering, tell);
+        self.executors.dispatch_here(Arrival::Http(call, waiting))?;
+        match told.await {
+            Ok(HttpTold::Ended(response)) => response,
+            // A guest that has broken its body off by then has no response.
+            Ok(HttpTold::Answering(answering)) => answering.response().await.and_then(http::gathered),
+            Err(_) => Err(stopped("the request")),
+        }
     }
 
     async fn invoke(&self, endpoint: Endpoint, request: Request) -> Reply {
@@ -88,15 +89,15 @@ impl Door {
             payload: request.payload,
             reply,
         };
-        let stopped = || {
-            error_reply(&ErrorBody::new(
-                ErrorCode::Internal,
-                "the worker stopped during the call",
-            ))
-        };
-        match self.executors.dispatch(arrival) {
-            Ok(()) => replied.await.unwrap_or_else(|_| stopped()),
+        match self.executors.dispatch_here(arrival) {
+            Ok(()) => replied
+                .await
+                .unwrap_or_else(|_| error_reply(&stopped("the call"))),
             Err(refused) => error_reply(&refused),
         }
     }
+}
+
+fn stopped(during: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Internal, format!("the worker stopped during {during}"))
 }

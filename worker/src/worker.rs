@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry as Metrics;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use wess_schemas::WorkerId;
@@ -157,6 +158,12 @@ impl Worker {
     /// This worker, as replies and beats name it.
     pub fn id(&self) -> &WorkerId {
         &self.id
+    }
+
+    /// The runtimes of its executors. Whoever comes by the door from one of them is served on that thread; each runs for as
+    /// long as a door is held.
+    pub fn runtimes(&self) -> impl Iterator<Item = Handle> {
+        self.executors.runtimes()
     }
 
     /// The way to this worker from inside its process. While any is held the worker's drain goes on: whoever came in by

@@ -17,8 +17,10 @@ use wess_gateway::config::HttpConfig;
 use wess_gateway::fleet::Fleet;
 use wess_gateway::hosts::Hosts;
 use wess_gateway::levels::Levels;
+use wess_gateway::places::Place;
 use wess_gateway::{Gateway, Metrics, backlog};
 use wess_service::assets::ensure_assets;
+use wess_service::bus::Bus;
 use wess_service::config::{ConfigError, Problems};
 use wess_service::lifecycle::{Failure, Lifecycle, Signals};
 use wess_service::nats::{DEFAULT_URL, NatsOptions};
@@ -115,7 +117,7 @@ async fn start(
     let gateway = Gateway {
         http,
         hosts,
-        bus: Arc::new(worker.door()),
+        places: places(&worker),
         subjects: nats.subjects.clone(),
         assets: made,
         metrics: Metrics::register(&mut registry),
@@ -136,6 +138,16 @@ async fn start(
         eprint!("{}", addresses.what_to_try());
     }
     Ok(worker)
+}
+
+/// Connections are served on the executors' own threads.
+fn places(worker: &Worker) -> Vec<Place> {
+    let door: Arc<dyn Bus> = Arc::new(worker.door());
+    let place = |runtime| Place {
+        runtime,
+        bus: Arc::clone(&door),
+    };
+    worker.runtimes().map(place).collect()
 }
 
 impl From<StartFailed> for Failure {

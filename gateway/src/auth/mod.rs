@@ -35,7 +35,7 @@ pub enum Access {
 }
 
 /// How callers are told apart.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Door {
     /// There are no tokens: we listen on loopback, and whoever reaches us there may do everything.
     Local,

@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use wess_gateway::config::Cli;
 use wess_gateway::hosts::Hosts;
+use wess_gateway::places::Place;
 use wess_gateway::{Gateway, Metrics};
 use wess_harness::NatsServer;
 use wess_schemas::subject::Subjects;
@@ -156,7 +157,7 @@ impl House {
         let (lifecycle, mut registry) = (Lifecycle::default(), Registry::default());
         let gateway = Gateway {
             http: http(options),
-            bus: workers,
+            places: vec![Place::here(workers)],
             subjects: Subjects::default(),
             assets: assets.clone(),
             hosts: Hosts::default(),

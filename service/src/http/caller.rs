@@ -9,6 +9,7 @@ use wess_schemas::header::{HTTP_WINDOW, SERVICE_ERROR_CODE};
 use wess_schemas::subject::{Prefix, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode};
 
+use super::inboxes::Inboxes;
 use super::session::{Event, Session, WINDOW_BYTES};
 use super::wire::{
     announce_stream, is_streamed, read_response, read_trailers, write_request, write_trailers,
@@ -27,15 +28,15 @@ pub struct Asking {
 
 impl Asking {
     /// Takes a request apart. What is there of its body goes with its head if it is all of it and fits into a message.
-    pub async fn new(client: Client, request: HttpRequest) -> Result<Self, ErrorBody> {
-        let inline_bytes = client.max_payload() / 2;
+    pub async fn new(inboxes: &Inboxes, request: HttpRequest) -> Result<Self, ErrorBody> {
+        let inline_bytes = inboxes.client().max_payload() / 2;
         let deadline = Instant::now() + request.timeout;
         let (head, body) = request.request.into_parts();
         let mut facts = request.headers;
         write_request(&head, &mut facts);
         facts.insert(HTTP_WINDOW, WINDOW_BYTES.to_string());
         let gathered = Gathered::new(body, inline_bytes).map_err(|broken| broken.0)?;
-        let opened = Session::open(client, subjects_of(&request.subject), None).await;
+        let opened = Session::open(inboxes, subjects_of(&request.subject), None).await;
         let mut session =
             opened.map_err(|error| ErrorBody::new(ErrorCode::Unavailable, error.to_string()))?;
         let payload = match gathered.into_whole(inline_bytes) {

@@ -19,6 +19,15 @@ pub struct Gathered {
 }
 
 impl Gathered {
+    /// A body that is there already, with trailers.
+    pub fn complete(bytes: Bytes, trailers: http::HeaderMap) -> Self {
+        Self {
+            bytes: bytes.len(),
+            frames: [Frame::data(bytes), Frame::trailers(trailers)].into(),
+            rest: None,
+        }
+    }
+
     /// Takes what is there, until it is more than `most` bytes. A body that has broken off by then is none.
     pub fn new(mut body: Body, most: usize) -> Result<Self, Broken> {
         let (mut frames, mut bytes) = (VecDeque::new(), 0);
@@ -51,14 +60,18 @@ impl Gathered {
         if self.rest.is_some() || self.bytes > most {
             return Err(self);
         }
-        let (mut whole, mut trailers) = (BytesMut::with_capacity(self.bytes), None);
+        let (mut pieces, mut trailers) = (Vec::with_capacity(self.frames.len()), None);
         for frame in self.frames {
             match frame.into_data() {
-                Ok(data) => whole.extend_from_slice(&data),
+                Ok(data) => pieces.push(data),
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
         }
-        Ok((whole.freeze(), trailers))
+        let whole = match &mut pieces[..] {
+            [only] => std::mem::take(only),
+            pieces => pieces.concat().into(),
+        };
+        Ok((whole, trailers))
     }
 
     /// All of it and its trailers, however long it takes; nothing if it is more than `most` bytes.

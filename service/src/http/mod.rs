@@ -4,6 +4,7 @@
 
 pub(crate) mod caller;
 mod gathered;
+pub mod inboxes;
 pub mod session;
 pub mod wire;
 
@@ -53,10 +54,7 @@ pub fn whole(bytes: Bytes) -> Body {
 pub fn with_trailers(bytes: Bytes, trailers: Option<http::HeaderMap>) -> Body {
     match trailers {
         None => whole(bytes),
-        Some(trailers) => Full::new(bytes)
-            .map_err(never)
-            .with_trailers(std::future::ready(Some(Ok(trailers))))
-            .boxed_unsync(),
+        Some(trailers) => Gathered::complete(bytes, trailers).into_body(),
     }
 }
 

@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap as Facts, Message, StatusCode, Subject, Subscriber};
+use async_nats::{Client, HeaderMap as Facts, Message, StatusCode, Subject};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use http_body::Frame as Piece;
 use http_body_util::BodyExt;
 use tokio::sync::{Notify, mpsc};
@@ -19,6 +18,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use wess_schemas::subject::Subjects;
 use wess_schemas::{ErrorBody, ErrorCode};
 
+use super::inboxes::{Inbox, Inboxes};
 use super::wire::{Frame, read_frame, write_frame};
 use super::{Body, Broken};
 
@@ -37,8 +37,7 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 pub struct Session {
     client: Client,
     subjects: Subjects,
-    inbox: Subject,
-    frames: Subscriber,
+    inbox: Inbox,
     peer: Option<Subject>,
     heard: Instant,
     beat: Interval,
@@ -88,22 +87,20 @@ pub enum Event {
 }
 
 impl Session {
-    /// Listens on an inbox; `peer` is where the other side does, if that is known.
+    /// Listens on an inbox of its own; `peer` is where the other side does, if that is known.
     pub async fn open(
-        client: Client,
+        inboxes: &Inboxes,
         subjects: Subjects,
         peer: Option<Subject>,
     ) -> Result<Self, async_nats::SubscribeError> {
-        let inbox = Subject::from(client.new_inbox());
-        let frames = client.subscribe(inbox.clone()).await?;
+        let inbox = inboxes.open().await?;
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beat.reset();
         Ok(Self {
-            client,
+            client: inboxes.client().clone(),
             subjects,
             inbox,
-            frames,
             peer,
             heard: Instant::now(),
             beat,
@@ -114,7 +111,7 @@ impl Session {
 
     /// Where this side listens.
     pub fn inbox(&self) -> &Subject {
-        &self.inbox
+        self.inbox.subject()
     }
 
     /// Sends a body, of which so many bytes may go at once.
@@ -168,7 +165,7 @@ impl Session {
 
     /// The next message alone. Nothing is lost when this is dropped before.
     pub async fn next_message(&mut self) -> Option<Message> {
-        self.frames.next().await
+        self.inbox.next().await
     }
 
     /// What comes next. Nothing is lost when this is dropped before.
@@ -176,7 +173,7 @@ impl Session {
         let silent = self.heard + SILENCE;
         tokio::select! {
             biased;
-            message = self.frames.next() => Event::Message(message),
+            message = self.inbox.next() => Event::Message(message),
             event = next_piece(&mut self.outgoing) => event,
             () = was_read(&self.incoming) => Event::Read,
             _ = self.beat.tick() => Event::Beat,
@@ -299,7 +296,7 @@ impl Session {
             return Ok(());
         };
         self.beat.reset();
-        let inbox = self.inbox.clone();
+        let inbox = self.inbox.subject().clone();
         let sent = self
             .client
             .publish_with_reply_and_headers(peer, inbox, facts, payload);

@@ -7,6 +7,7 @@ mod assets;
 mod bus;
 mod connection;
 mod credentials;
+mod inboxes;
 mod leave;
 mod objects;
 mod payloads;

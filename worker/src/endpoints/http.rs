@@ -10,6 +10,7 @@ use ::http::header::CONTENT_LENGTH;
 use ::http::{Method, StatusCode};
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
@@ -17,12 +18,15 @@ use wess_schemas::header::CallHeaders;
 use wess_schemas::invocation::check_wait;
 use wess_schemas::limits::DEFAULT_WAIT_MS;
 use wess_schemas::{ErrorBody, ErrorCode, JobId, Reference};
-use wess_service::http::{Body, Broken, Request, Response, fits};
+use wess_service::http::{Body, Broken, Gathered, Request, Response, fits, with_trailers};
 use wess_service::trace_context::TraceParent;
 
 use crate::call::Call;
 use crate::guest::abi::CallInput;
 use crate::guest::abi::http::HttpExchange;
+
+/// How much of a response is read before its head goes out, if it is there.
+const AHEAD_BYTES: usize = 64 << 10;
 
 /// How the guest of a request ended.
 pub type HttpEnd = Result<(), ErrorBody>;
@@ -33,6 +37,67 @@ pub struct Answering {
     response: oneshot::Receiver<Response>,
     ended: oneshot::Receiver<HttpEnd>,
     is_head: bool,
+}
+
+/// What is told of a request once its guest has had its first turn.
+#[derive(Debug)]
+pub enum HttpTold {
+    /// All of it: the guest has ended.
+    Ended(Result<Response, ErrorBody>),
+    /// The guest goes on.
+    Answering(Answering),
+}
+
+/// Who waits for a guest that serves a request.
+#[derive(Debug)]
+pub struct HttpWaiting {
+    ended: oneshot::Sender<HttpEnd>,
+    /// Whoever is told nothing before the guest has had its first turn: most guests have ended by then, and another
+    /// thread is woken once instead of for each piece.
+    first: Option<Box<(Answering, oneshot::Sender<HttpTold>)>>,
+}
+
+impl From<oneshot::Sender<HttpEnd>> for HttpWaiting {
+    fn from(ended: oneshot::Sender<HttpEnd>) -> Self {
+        Self { ended, first: None }
+    }
+}
+
+impl HttpWaiting {
+    /// Tells `tell` after the guest's first turn; `answering` is what was made with `ended`.
+    pub fn after_first_turn(
+        ended: oneshot::Sender<HttpEnd>,
+        answering: Answering,
+        tell: oneshot::Sender<HttpTold>,
+    ) -> Self {
+        let first = Some(Box::new((answering, tell)));
+        Self { ended, first }
+    }
+
+    /// The guest has ended.
+    pub fn end(self, end: HttpEnd) {
+        // Who no longer waits has gone.
+        drop(self.ended.send(end));
+        if let Some((answering, tell)) = self.first.map(|first| *first) {
+            drop(tell.send(answering.told()));
+        }
+    }
+
+    /// The guest's first turn is over, and the guest is not.
+    pub fn go_on(&mut self) {
+        if let Some((answering, tell)) = self.first.take().map(|first| *first) {
+            // Who no longer waits drops what it is told, which cancels the guest.
+            drop(tell.send(HttpTold::Answering(answering)));
+        }
+    }
+
+    /// Ready once nobody waits any more.
+    pub fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.first {
+            Some(first) => first.1.poll_closed(context),
+            None => self.ended.poll_closed(context),
+        }
+    }
 }
 
 /// Makes a call of a request; the second is for whoever runs it.
@@ -89,6 +154,12 @@ fn stopped() -> ErrorBody {
 }
 
 impl Answering {
+    /// What is known right now of a guest that has ended.
+    fn told(self) -> HttpTold {
+        let known = self.response().now_or_never().unwrap_or_else(|| Err(stopped()));
+        HttpTold::Ended(known.and_then(gathered))
+    }
+
     /// The response as soon as its head is there. A guest that has failed by then has none, whatever it had set.
     pub async fn response(self) -> Result<Response, ErrorBody> {
         let Self {
@@ -118,6 +189,17 @@ impl Answering {
             watched.boxed_unsync()
         }))
     }
+}
+
+/// What is there of a response's body, in one piece if that is all of it. One that has broken off is none.
+pub fn gathered(response: Response) -> Result<Response, ErrorBody> {
+    let (head, body) = response.into_parts();
+    let gathered = Gathered::new(body, AHEAD_BYTES).map_err(|broken| broken.0)?;
+    let body = match gathered.into_whole(AHEAD_BYTES) {
+        Ok((whole, trailers)) => with_trailers(whole, trailers),
+        Err(gathered) => gathered.into_body(),
+    };
+    Ok(Response::from_parts(head, body))
 }
 
 /// How long the body will be, where the head says so and a body may follow.

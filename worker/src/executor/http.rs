@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use wess_schemas::header::HTTP_WINDOW;
 use wess_schemas::{ErrorBody, ErrorCode, JobId, Reference};
 use wess_service::bus::Reply;
+use wess_service::http::inboxes::Inboxes;
 use wess_service::http::session::{Session, WINDOW_BYTES};
 use wess_service::http::wire::{
     Frame, announce_stream, is_streamed, read_request, read_trailers, write_response, write_trailers,
@@ -28,6 +29,7 @@ use crate::endpoints::invoke::Form;
 /// What a session needs of its executor.
 struct Desk {
     client: Client,
+    inboxes: Inboxes,
     common: Arc<Common>,
     /// Where the caller listens.
     caller: Subject,
@@ -52,6 +54,7 @@ impl Executor {
         let window = facts.get(HTTP_WINDOW).map(|window| window.as_str().parse());
         let desk = Desk {
             client: self.client.clone(),
+            inboxes: self.inboxes.clone(),
             common: Arc::clone(&self.common),
             caller: caller.clone(),
             window: window.clone().and_then(Result::ok),
@@ -70,7 +73,7 @@ impl Executor {
         };
         match taken {
             Ok((call, ended, answering)) => {
-                self.take_call(Ok(*call), Responder::Http(ended), None);
+                self.take_call(Ok(*call), Responder::Http(ended.into()), None);
                 self.sessions.spawn(desk.answer(answering, None));
             }
             Err(error) => self.fail(
@@ -97,7 +100,7 @@ impl Desk {
             let request = Request::from_parts(head, session.receive(WINDOW_BYTES));
             let (call, ended, answering) = call(reference, &facts, request, Instant::now())?;
             let executors = self.common.executors.get().ok_or_else(super::steps::stopping)?;
-            executors.dispatch_to_idlest(Arrival::Http(call, ended))?;
+            executors.dispatch_to_idlest(Arrival::Http(call, ended.into()))?;
             Ok((session, answering))
         });
         match taken {
@@ -111,8 +114,8 @@ impl Desk {
     }
 
     async fn open(&self) -> Result<Session, ErrorBody> {
-        let (client, subjects) = (self.client.clone(), self.common.subjects.clone());
-        let opened = Session::open(client, subjects, Some(self.caller.clone())).await;
+        let subjects = self.common.subjects.clone();
+        let opened = Session::open(&self.inboxes, subjects, Some(self.caller.clone())).await;
         opened.map_err(|error| ErrorBody::new(ErrorCode::Unavailable, error.to_string()))
     }
 

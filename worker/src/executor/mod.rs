@@ -16,12 +16,14 @@ mod steps;
 pub mod tally;
 mod turns;
 
+use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
@@ -36,7 +38,7 @@ use wess_service::queue::overdue::Overdue;
 use wess_service::secrets::OpeningKeys;
 
 use crate::call::{Call, CallResult, QueuedResult};
-use crate::endpoints::http::HttpEnd;
+use crate::endpoints::http::HttpWaiting;
 use crate::endpoints::invoke::Form;
 use crate::fleet::Fleet;
 use crate::guest::{MemoryBudget, Ticker};
@@ -111,7 +113,7 @@ pub enum Arrival {
     /// Several calls, one after the other.
     Series(Series),
     /// An HTTP request, and who is told how its guest ended.
-    Http(Box<Call>, oneshot::Sender<HttpEnd>),
+    Http(Box<Call>, HttpWaiting),
     /// A call that found no slot with another executor.
     Moved(Moved),
     /// A call from the queue, and the form that it was asked in.
@@ -128,6 +130,13 @@ pub struct Executor {
     pub tally: Arc<Tally>,
     /// Its door for calls from this process.
     pub door: mpsc::Sender<Arrival>,
+    /// Its thread's runtime.
+    pub runtime: Handle,
+}
+
+thread_local! {
+    /// The executor that runs on this thread.
+    static HERE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 impl Executor {
@@ -214,6 +223,23 @@ impl Executors {
         }
     }
 
+    /// Hands a call to the executor of this thread if that has a slot for it: nobody else is woken. Else to the next one.
+    pub fn dispatch_here(&self, arrival: Arrival) -> Result<(), ErrorBody> {
+        let here = HERE.get().and_then(|index| self.0.executors.get(index));
+        match here.filter(|executor| executor.load() < self.0.slots) {
+            None => self.dispatch(arrival),
+            Some(executor) => match executor.door.try_send(arrival) {
+                Ok(()) => Ok(()),
+                Err(TrySendError::Full(arrival) | TrySendError::Closed(arrival)) => self.dispatch(arrival),
+            },
+        }
+    }
+
+    /// Every executor's runtime, for what is to run beside it.
+    pub fn runtimes(&self) -> impl Iterator<Item = Handle> {
+        self.0.executors.iter().map(|executor| executor.runtime.clone())
+    }
+
     /// Hands a call to the next executor that has room at its door.
     pub fn dispatch(&self, mut arrival: Arrival) -> Result<(), ErrorBody> {
         let Turnstile { executors, next, .. } = &*self.0;
@@ -251,10 +277,6 @@ pub async fn start(index: usize, common: Arc<Common>, lifecycle: &Lifecycle) -> 
     let tally = Arc::new(Tally::default());
     let (door, arrivals) = mpsc::channel(DOOR_CALLS);
     let (ready, started) = oneshot::channel();
-    let executor = Executor {
-        tally: Arc::clone(&tally),
-        door,
-    };
     // Look at the socket often: a turn of the executor's own task may take a millisecond.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -263,8 +285,14 @@ pub async fn start(index: usize, common: Arc<Common>, lifecycle: &Lifecycle) -> 
         .thread_name(format!("wess-map-{index}"))
         .build()
         .map_err(Failure::internal)?;
+    let executor = Executor {
+        tally: Arc::clone(&tally),
+        door,
+        runtime: runtime.handle().clone(),
+    };
     let lifecycle = lifecycle.clone();
     let serve = move || {
+        HERE.set(Some(index));
         let (shutdown, cut) = (lifecycle.shutdown.clone(), lifecycle.cut.clone());
         let serving = async move {
             match turns::Executor::open(index, common, tally, arrivals, cut).await {

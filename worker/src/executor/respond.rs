@@ -14,7 +14,7 @@ use wess_service::bus::Reply;
 use super::turns::Executor;
 use crate::call::{CallResult, Finished, QueuedAnswer, QueuedResult};
 use crate::endpoints::error_reply;
-use crate::endpoints::http::HttpEnd;
+use crate::endpoints::http::HttpWaiting;
 use crate::endpoints::invoke::{self, Form, Output};
 
 /// Who waits.
@@ -29,7 +29,7 @@ pub enum Responder {
     /// A stored chain that came from the queue: until this first step runs it may be given back.
     First(oneshot::Sender<CallResult>),
     /// Who has a guest's response, or waits for it, and wants to know how the guest ended.
-    Http(oneshot::Sender<HttpEnd>),
+    Http(HttpWaiting),
     /// A call that waited in the queue, and who took it from there.
     Queued(Form, oneshot::Sender<QueuedResult>),
 }
@@ -54,7 +54,7 @@ impl Responder {
                 return Sending::Done;
             }
             (Self::Http(waiting), result) => {
-                drop(waiting.send(result.map(drop)));
+                waiting.end(result.map(drop));
                 return Sending::Done;
             }
             (Self::Queued(_, waiting), result) => {
@@ -81,8 +81,15 @@ impl Responder {
     pub fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Step(waiting) | Self::First(waiting) => waiting.poll_closed(context),
-            Self::Http(waiting) => waiting.poll_closed(context),
+            Self::Http(waiting) => waiting.poll_given_up(context),
             Self::Nats(..) | Self::Door(..) | Self::Queued(..) => Poll::Pending,
+        }
+    }
+
+    /// The guest goes on past its first turn: what it may have said by then is passed on from now on as it comes.
+    pub fn go_on(&mut self) {
+        if let Self::Http(waiting) = self {
+            waiting.go_on();
         }
     }
 

@@ -20,6 +20,7 @@ use wess_schemas::outcome::RunStats;
 use wess_schemas::subject::Endpoint;
 use wess_schemas::{ErrorBody, ErrorCode, JobId};
 use wess_service::bus::Reply;
+use wess_service::http::inboxes::Inboxes;
 use wess_service::lifecycle::Failure;
 use wess_service::trace_context::TraceParent;
 
@@ -92,6 +93,8 @@ pub struct Executor {
     pub(super) logs: TaskTracker,
     /// Exchanges of bodies over NATS.
     pub(super) sessions: TaskTracker,
+    /// Where they listen.
+    pub(super) inboxes: Inboxes,
     sweep: Interval,
     pub(super) draining: bool,
     pub(super) cut: CancellationToken,
@@ -143,7 +146,7 @@ impl Executor {
             inbox: Inbox::open(&client, &common.subjects)
                 .await
                 .map_err(Failure::unavailable)?,
-            client,
+            client: client.clone(),
             door,
             outside,
             suspended: FuturesUnordered::new(),
@@ -153,6 +156,7 @@ impl Executor {
             replies_stuck: false,
             logs,
             sessions: TaskTracker::new(),
+            inboxes: Inboxes::new(client.clone()),
             sweep,
             draining: false,
             cut,
@@ -277,7 +281,7 @@ impl Executor {
             Arrival::Moved(Moved(ticket)) => self.take_moved(ticket),
             Arrival::Step(call, waiting) => self.take_call(Ok(*call), Responder::Step(waiting), None),
             Arrival::Series(series) => self.take_series(series),
-            Arrival::Http(call, ended) => self.take_call(Ok(*call), Responder::Http(ended), None),
+            Arrival::Http(call, waiting) => self.take_call(Ok(*call), Responder::Http(waiting), None),
             Arrival::Queued(call, form, waiting) => {
                 self.take_call(Ok(*call), Responder::Queued(form, waiting), None);
                 // Whoever looks for the executor with most room must see this call.
@@ -373,7 +377,7 @@ impl Executor {
             module: Arc::clone(&ticket.module),
             outside: Arc::clone(&self.outside),
         };
-        let running = Running {
+        let mut running = Running {
             responder: ticket.responder,
             job_id: ticket.job_id,
             trace: ticket.trace,
@@ -391,8 +395,14 @@ impl Executor {
         };
         match first_turn(GuestFuture::new(prepared, run)) {
             Polled::Ended(end) => self.finish(end, running),
-            Polled::Overstayed(guest) => self.move_over(guest, running),
-            Polled::Waits(guest) => self.suspended.push(Suspended::new(guest, running)),
+            Polled::Overstayed(guest) => {
+                running.responder.go_on();
+                self.move_over(guest, running);
+            }
+            Polled::Waits(guest) => {
+                running.responder.go_on();
+                self.suspended.push(Suspended::new(guest, running));
+            }
         }
     }
 

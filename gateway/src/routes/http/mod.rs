@@ -3,7 +3,9 @@
 //!
 //! Invariant: what a guest answers reaches the client as it is, errors included; ours are problem documents.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
@@ -14,7 +16,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use http_body_util::channel::{Channel, Sender};
-use hyper::body::Bytes;
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use tokio::sync::oneshot;
 use wess_schemas::header::TRACEPARENT;
 use wess_schemas::reference::Reference;
@@ -233,14 +235,37 @@ fn answered(app: &App, answer: http::Response, is_head: bool, room: Room) -> Res
         app.lifecycle.spawn_brief("http rest", drain(body, room));
         Body::empty()
     } else {
-        Body::new(body.map_frame(move |frame| {
-            let _held = &room;
-            frame
-        }))
+        Body::new(Roomed { body, _room: room })
     };
     let mut response = Response::from_parts(head, body).into_response();
     response.extensions_mut().insert(FromGuest);
     response
+}
+
+/// A body and the room that its request holds. What is known of its length stays known: a whole one goes out with its head.
+struct Roomed {
+    body: http::Body,
+    _room: Room,
+}
+
+impl HttpBody for Roomed {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 async fn drain(mut body: http::Body, _room: Room) {
