@@ -293,6 +293,22 @@ async fn an_exit_code_is_a_failure_and_a_success_after_one_leaves_no_trace() {
 }
 
 #[tokio::test]
+async fn a_components_err_is_its_answer_and_a_success() {
+    let rig = Rig::start(&["greeter"]).await;
+    rig.caller.stream(RetentionPolicy::WorkQueue).await;
+    let mut out = rig.caller.listen("done").await;
+    let mut binding = orders("greeter");
+    binding["function"] = json!("greet");
+    rig.caller.bind("orders", binding).await;
+    rig.caller.order("orders.a", r#"[{"name":""},"plain"]"#).await;
+    assert_eq!(next(&mut out).await, r#"{"err":"nobody to greet"}"#);
+    rig.caller.all_acked("orders").await;
+    assert_eq!(runs(&[&rig.worker], "orders").await, 1);
+    let list: DeadList = rig.caller.ask_json("wess.dead.list", &json!({})).await.unwrap();
+    assert!(list.letters.is_empty(), "{list:?}");
+}
+
+#[tokio::test]
 async fn what_no_module_takes_is_refused_at_once_and_a_module_that_is_gone_is_waited_for() {
     let rig = Rig::start(&["upper"]).await;
     rig.caller.stream(RetentionPolicy::WorkQueue).await;
