@@ -70,10 +70,12 @@ pub const DELIVERIES: &str = "Wess-Deliveries";
 pub const SUBMITTED: &str = "Wess-Submitted";
 /// On dead letters: how the last attempt ended, as an error in JSON.
 pub const LAST_ERROR: &str = "Wess-Last-Error";
-/// On dead letters, and on what bindings publish: which binding.
+/// On what bindings publish, on their dead letters, and on jobs that were such a letter: which binding.
 pub const BINDING: &str = "Wess-Binding";
-/// On what bindings publish: through how many of them it came.
+/// On the same: through how many bindings it came.
 pub const HOPS: &str = "Wess-Hops";
+/// On dead letters of bindings, and on jobs that were one: where the output goes.
+pub const PUBLISH_TO: &str = "Wess-Publish-To";
 /// On webhooks: when it was signed, and the signature.
 pub const SIGNATURE: &str = "Wess-Signature";
 /// In, on HTTP requests: the method.

@@ -66,7 +66,7 @@ impl Call {
 }
 
 /// A call whose guest answered.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Finished {
     /// Which call.
     pub job_id: JobId,

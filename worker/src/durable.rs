@@ -10,6 +10,7 @@ use wess_schemas::limits::LimitPolicy;
 use wess_schemas::subject::Subjects;
 use wess_service::lifecycle::{Failure, Lifecycle};
 
+use crate::bindings::answer::Outputs;
 use crate::config::Config;
 use crate::endpoints::admit::{Admit, MAX_COPIES};
 use crate::endpoints::chain::Chains;
@@ -80,6 +81,12 @@ impl Durable {
             records: records.clone(),
             letters: letters.clone(),
             runner: Runner {
+                outputs: Outputs {
+                    client: client.clone(),
+                    storage: storage.clone(),
+                    worker: chains.worker.clone(),
+                },
+                subjects: subjects.clone(),
                 chains,
                 store: Arc::clone(&store),
             },

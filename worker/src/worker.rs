@@ -14,6 +14,7 @@ use wess_service::nats::Connection;
 use wess_service::queue::overdue::Overdue;
 use wess_service::upkeep;
 
+use crate::bindings::answer::Outputs;
 use crate::bindings::mirror::Mirror;
 use crate::bindings::records::Records as BindingRecords;
 use crate::bindings::stats::BindingStats;
@@ -252,6 +253,11 @@ fn bindings(
         worker: id.clone(),
         subjects: subjects.clone(),
         connection: connection.clone(),
+        outputs: Outputs {
+            client: connection.client.clone(),
+            storage: storage.clone(),
+            worker: id.clone(),
+        },
         registry: registry.clone(),
         policy: config.policy,
         executors: chains.executors.clone(),

@@ -137,6 +137,8 @@ fn facts(letter: &DeadLetter) -> String {
         ("deliveries", Some(letter.deliveries.to_string())),
         ("submitted", letter.submitted.map(output::time)),
         ("died", Some(output::time(letter.died))),
+        ("binding", letter.binding.as_ref().map(ToString::to_string)),
+        ("publish to", letter.publish_to.clone()),
         ("error", letter.error.as_ref().map(ToString::to_string)),
         (
             "request",

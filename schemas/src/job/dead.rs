@@ -75,6 +75,9 @@ pub struct DeadLetter {
     /// Whose message it was, when it was a binding's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingName>,
+    /// Where the output of a binding's message goes once it is redriven, when the binding said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish_to: Option<String>,
     /// What was submitted; absent when nobody can read it. Of a binding's message, the run that it asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<JobRequest>,

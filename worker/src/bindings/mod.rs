@@ -3,13 +3,14 @@
 //! Invariant: NATS gives each message to one worker, by a queue group or a durable consumer of the binding's own name; no
 //! two of ours agree on anything.
 
-mod answer;
+pub mod answer;
 pub mod consumers;
 pub mod fit;
 mod follow;
 pub mod mirror;
+pub mod origin;
 pub mod records;
-mod run;
+pub mod run;
 mod settle;
 pub mod stats;
 mod stream;
@@ -29,6 +30,7 @@ use crate::executor::Executors;
 use crate::queue::dead::Letters;
 use crate::queue::records::Records as JobRecords;
 use crate::registry::Registry;
+use answer::Outputs;
 use consumers::Consumers;
 use follow::Follower;
 use mirror::Mirror;
@@ -42,6 +44,8 @@ pub struct Host {
     pub subjects: Subjects,
     /// Its connection: outputs and acknowledgements go over the same one, in this order.
     pub connection: Connection,
+    /// The way out for what guests answer.
+    pub outputs: Outputs,
     /// Its modules.
     pub registry: Registry,
     /// What callers may ask.

@@ -7,16 +7,14 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use wess_schemas::binding::{Binding, ENV_SEQUENCE, ENV_STREAM, ENV_SUBJECT};
 use wess_schemas::limits::MAX_INPUT_BYTES;
-use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId, header};
+use wess_schemas::{ErrorBody, ErrorCode, Invocation, JobId};
 use wess_service::trace_context::TraceParent;
 
+use super::answer::Outgoing;
 use super::fit;
+use super::origin::{self, Origin};
 use crate::call::{Call, CallResult, Finished};
 use crate::endpoints::invoke;
-use crate::queue::bad_request;
-
-/// Through how many bindings a message may come: a ring that nobody saw ends there.
-pub const MAX_HOPS: u32 = 16;
 
 /// A message that a binding got.
 pub struct Delivered<'a> {
@@ -47,11 +45,7 @@ impl Delivered<'_> {
 
     /// The call that runs it, waiting at most so long for a slot.
     pub fn call(&self, job_id: JobId, wait: Duration) -> Result<Call, ErrorBody> {
-        if self.hops() >= MAX_HOPS {
-            return Err(bad_request(format!(
-                "the message came through {MAX_HOPS} bindings: they seem to feed each other"
-            )));
-        }
+        origin::check_hops(self.hops())?;
         if self.payload.len() as u64 > MAX_INPUT_BYTES {
             let text = format!("the message has more than {MAX_INPUT_BYTES} bytes");
             return Err(ErrorBody::new(ErrorCode::PayloadTooLarge, text));
@@ -64,10 +58,29 @@ impl Delivered<'_> {
         Ok(call)
     }
 
+    /// Whose it is, as its letter and its output say.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            binding: self.binding.name.clone(),
+            publish_to: self.binding.publish_to.clone(),
+            hops: self.hops(),
+        }
+    }
+
+    /// How its output goes to a subject.
+    pub fn outgoing<'b>(&'b self, target: &'b str, once: Option<&'b JobId>) -> Outgoing<'b> {
+        Outgoing {
+            binding: &self.binding.name,
+            target,
+            hops: self.hops(),
+            trace: self.trace(),
+            once,
+        }
+    }
+
     /// Through how many bindings it came.
     pub fn hops(&self) -> u32 {
-        let said = self.headers.and_then(|headers| headers.get(header::HOPS));
-        said.and_then(|hops| hops.as_str().parse().ok()).unwrap_or(0)
+        self.headers.map_or(0, origin::hops)
     }
 
     /// Which trace it belongs to.

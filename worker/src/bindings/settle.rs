@@ -14,7 +14,7 @@ use wess_schemas::binding::Binding;
 use wess_schemas::job::{DeadReason, JobKind, JobRecord, JobRequest, JobState};
 use wess_schemas::limits::MAX_WAIT_MS;
 use wess_schemas::timestamp::Timestamp;
-use wess_schemas::{Digest, ErrorBody, ErrorCode, JobId, header};
+use wess_schemas::{Digest, ErrorBody, ErrorCode, JobId};
 
 use super::run::{Delivered, ended, succeeded};
 use super::stream::Bound;
@@ -172,9 +172,8 @@ impl Bound {
         let finished = succeeded(ended(answered).await)?;
         match &self.binding.publish_to {
             Some(target) => {
-                self.host
-                    .publish(&delivered, target, finished, Some(&delivery.id))
-                    .await
+                let outgoing = delivered.outgoing(target, Some(&delivery.id));
+                self.host.outputs.publish(outgoing, finished).await
             }
             None => Ok(()),
         }
@@ -292,6 +291,7 @@ impl Bound {
             request,
             submitted: delivery.published,
             trace: self.delivered(delivery).trace(),
+            origin: Some(self.delivered(delivery).origin()),
         }
     }
 
@@ -323,8 +323,7 @@ impl Bound {
             invocation.input_ref = Some(storage.put_payload(Some(&delivery.id), body).await?);
             (invocation.input, invocation.input_base64) = (None, None);
         }
-        let (mut headers, payload) = self.job(delivery, request).message();
-        headers.insert(header::BINDING, self.binding.name.as_str());
+        let (headers, payload) = self.job(delivery, request).message();
         let stored = host
             .letters
             .put(&delivery.id, Some(&headers), payload, death)

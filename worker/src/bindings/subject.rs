@@ -164,7 +164,8 @@ impl Bound {
         let result = match (result, &self.binding.publish_to) {
             (Ok(finished), Some(target)) => {
                 let delivered = self.delivered(&message);
-                match self.host.publish(&delivered, target, finished, None).await {
+                let outgoing = delivered.outgoing(target, None);
+                match self.host.outputs.publish(outgoing, finished).await {
                     Ok(()) => return self.host.stats.ran(&self.binding.name),
                     Err(error) => Err(error),
                 }

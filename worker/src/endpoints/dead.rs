@@ -11,6 +11,7 @@ use wess_service::trace_context::TraceParent;
 
 use super::job_list;
 use super::jobs::parse;
+use crate::bindings::origin::Origin;
 use crate::queue::bad_request;
 use crate::queue::dead::{Found, Letters};
 use crate::queue::records::{RecordError, Records};
@@ -98,6 +99,9 @@ fn of_job(letter: &HeaderMap) -> HeaderMap {
     }
     if let Some(trace) = TraceParent::of(letter) {
         trace.write(&mut headers);
+    }
+    if let Some(origin) = Origin::read(letter) {
+        origin.write(&mut headers);
     }
     headers
 }

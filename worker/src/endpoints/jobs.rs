@@ -67,6 +67,7 @@ impl JobsEndpoint {
             digest,
             submitted: (self.clock)(),
             trace: TraceParent::of(headers),
+            origin: None,
         };
         let accepted = self.accept(&job).await;
         if !matches!(&accepted, Ok(Accepted::Now(_))) {

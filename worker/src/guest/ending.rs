@@ -12,7 +12,7 @@ use super::limits::Refused;
 use super::wasi::Exited;
 
 /// What a guest answered.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answer {
     /// Output bytes, of plugins and commands.
     pub output: Option<Vec<u8>>,

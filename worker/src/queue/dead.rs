@@ -9,13 +9,14 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use bytes::Bytes;
 use wess_schemas::error::Failure;
-use wess_schemas::header::{ATTEMPTS, BINDING, DELIVERIES, LAST_ERROR, REASON, SUBMITTED, header_line};
+use wess_schemas::header::{ATTEMPTS, DELIVERIES, LAST_ERROR, REASON, SUBMITTED, header_line};
 use wess_schemas::job::{DeadLetter, DeadReason};
 use wess_schemas::subject::{DEAD_STREAM, Queue, Subjects};
 use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode, JobId, Tenant};
 use wess_service::queue::{QueueError, publish};
 
+use crate::bindings::origin::Origin;
 use crate::registry::Storage;
 
 /// What is known of a job that is given up.
@@ -169,6 +170,7 @@ pub fn found(job_id: JobId, message: StreamMessage) -> Found {
     let number = |name: &str| text(name).and_then(|text| text.parse().ok()).unwrap_or(0);
     let request = serde_json::from_slice(&payload).ok();
     let reason = text(REASON).and_then(|text| text.parse().ok());
+    let origin = Origin::read(&headers);
     let letter = DeadLetter {
         job_id,
         reason: reason.unwrap_or(DeadReason::Unreadable),
@@ -176,7 +178,8 @@ pub fn found(job_id: JobId, message: StreamMessage) -> Found {
         deliveries: number(DELIVERIES),
         died: Timestamp::from(time),
         submitted: text(SUBMITTED).and_then(Timestamp::parse),
-        binding: text(BINDING).and_then(|name| name.parse().ok()),
+        binding: origin.as_ref().map(|origin| origin.binding.clone()),
+        publish_to: origin.and_then(|origin| origin.publish_to),
         error: text(LAST_ERROR).and_then(|text| serde_json::from_str(text).ok()),
         request,
     };

@@ -8,11 +8,15 @@ use wess_schemas::invocation::Invocation;
 use wess_schemas::job::{JobKind, JobOutcome};
 use wess_schemas::limits::MAX_WAIT_MS;
 use wess_schemas::payload::PayloadBucket;
+use wess_schemas::subject::Subjects;
 use wess_schemas::{ErrorBody, ErrorCode};
 
 use super::ending::Ran;
 use super::stored::QueuedJob;
-use crate::call::Finished;
+use crate::bindings::answer::{Outgoing, Outputs};
+use crate::bindings::origin::Origin;
+use crate::bindings::run::succeeded;
+use crate::call::{CallResult, Finished};
 use crate::endpoints::chain::Chains;
 use crate::endpoints::invoke::{self, Form, Output};
 use crate::endpoints::store::StoreEndpoint;
@@ -24,6 +28,10 @@ pub struct Runner {
     pub chains: Chains,
     /// What stores modules.
     pub store: Arc<StoreEndpoint>,
+    /// Where outputs of bindings' messages go.
+    pub outputs: Outputs,
+    /// Which subjects are ours.
+    pub subjects: Subjects,
 }
 
 impl Runner {
@@ -52,6 +60,9 @@ impl Runner {
     }
 
     async fn invoke(&self, job: &QueuedJob, invocation: Invocation, inline_bytes: usize) -> Ran {
+        if let Some(origin) = &job.origin {
+            origin.check(&self.subjects)?;
+        }
         let mut call = invoke::from_invocation(invocation, Instant::now())?;
         call.job_id = job.job_id.clone();
         call.trace = job.trace;
@@ -64,7 +75,27 @@ impl Runner {
             .dispatch(Arrival::Step(Box::new(call), answer))?;
         let stopped = || ErrorBody::new(ErrorCode::Internal, "the worker stopped during the job");
         let finished = answered.await.map_err(|_| stopped())??;
+        let finished = match &job.origin {
+            Some(origin) => self.publish(job, origin, finished).await?,
+            None => finished,
+        };
         self.outcome(job, finished, inline_bytes).await
+    }
+
+    /// What was a binding's message ends as one: its output goes where the binding says before anything is written down.
+    async fn publish(&self, job: &QueuedJob, origin: &Origin, finished: Finished) -> CallResult {
+        let finished = succeeded(Ok(finished))?;
+        if let Some(target) = &origin.publish_to {
+            let outgoing = Outgoing {
+                binding: &origin.binding,
+                target,
+                hops: origin.hops,
+                trace: job.trace,
+                once: Some(&job.job_id),
+            };
+            self.outputs.publish(outgoing, finished.clone()).await?;
+        }
+        Ok(finished)
     }
 
     async fn outcome(&self, job: &QueuedJob, mut finished: Finished, inline_bytes: usize) -> Ran {

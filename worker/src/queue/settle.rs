@@ -228,11 +228,12 @@ impl Settler {
                 self.end(job, delivery, record, JobState::Succeeded, ran, current)
                     .await
             }
-            Next::Failed => {
+            Next::Failed if job.origin.is_none() => {
                 self.end(job, delivery, record, JobState::Failed, ran, current)
                     .await
             }
-            Next::Exhausted => {
+            // A binding's message is nowhere but here: it becomes a letter again.
+            Next::Failed | Next::Exhausted => {
                 self.end(job, delivery, record, JobState::Dead, ran, current)
                     .await
             }
@@ -321,19 +322,16 @@ impl Settler {
         if ending.state != JobState::Dead {
             return;
         }
-        let guest_failed = ending
-            .error
-            .as_ref()
-            .is_some_and(|error| blame(error.code) == Blame::Guest);
-        let spent = job
-            .request
-            .retry
-            .as_ref()
-            .is_some_and(|retry| ending.attempts >= retry.max_attempts);
+        let blame = ending.error.as_ref().map(|error| blame(error.code));
+        let spent = match &job.request.retry {
+            Some(retry) => ending.attempts >= retry.max_attempts,
+            None => job.origin.is_some(),
+        };
         let death = Death {
-            reason: match guest_failed && spent {
-                true => DeadReason::AttemptsExhausted,
-                false => DeadReason::TooManyDeliveries,
+            reason: match blame {
+                Some(Blame::Guest) if spent => DeadReason::AttemptsExhausted,
+                Some(Blame::Request) if job.origin.is_some() => DeadReason::Refused,
+                _ => DeadReason::TooManyDeliveries,
             },
             attempts: ending.attempts,
             deliveries: delivery.deliveries,

@@ -13,6 +13,7 @@ use wess_schemas::{Digest, ErrorBody, JobId};
 use wess_service::trace_context::TraceParent;
 
 use super::bad_request;
+use crate::bindings::origin::Origin;
 
 /// A job out of the queue, or on its way into it.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct QueuedJob {
     pub submitted: Timestamp,
     /// Which trace it belongs to.
     pub trace: Option<TraceParent>,
+    /// Whose message it was, when it is one of a binding's that was given up and is redriven.
+    pub origin: Option<Origin>,
 }
 
 impl QueuedJob {
@@ -50,6 +53,7 @@ impl QueuedJob {
             request,
             submitted,
             trace: headers.and_then(TraceParent::of),
+            origin: headers.and_then(Origin::read),
         })
     }
 
@@ -59,6 +63,9 @@ impl QueuedJob {
         headers.insert(REQUEST_DIGEST, self.digest.to_string());
         if let Some(trace) = self.trace {
             trace.write(&mut headers);
+        }
+        if let Some(origin) = &self.origin {
+            origin.write(&mut headers);
         }
         (headers, canonical(&self.request))
     }
@@ -139,12 +146,17 @@ mod tests {
             request,
             submitted: Timestamp::now(),
             trace: Some(TraceParent::generate()),
+            origin: Some(Origin {
+                binding: "orders".parse().unwrap(),
+                publish_to: Some("done".into()),
+                hops: 1,
+            }),
         };
         let (headers, payload) = job.message();
         let read = QueuedJob::read(job.job_id.clone(), Some(&headers), &payload, job.submitted).unwrap();
         assert_eq!(
-            (read.digest, read.trace, &read.request),
-            (job.digest, job.trace, &job.request)
+            (read.digest, read.trace, &read.request, &read.origin),
+            (job.digest, job.trace, &job.request, &job.origin)
         );
         assert_eq!(read.record(), job.record());
         let bare = QueuedJob::read(job.job_id.clone(), None, &payload, job.submitted).unwrap();

@@ -6,9 +6,11 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use wess_harness::{NatsServer, eventually};
 use wess_schemas::binding::{Binding, BindingList};
+use wess_schemas::payload::PayloadRef;
 use wess_schemas::{ErrorCode, header};
 
-use crate::rig::{Answered, Caller, Rig, Worker, fact, refused, refused_naming, wat};
+use crate::rig::{Answered, Caller, Rig, Worker, fact, header_map, nap, refused, refused_naming, wat};
+use crate::support::assets;
 
 impl Caller {
     /// Makes a binding.
@@ -383,4 +385,60 @@ async fn there_are_only_so_many_bindings() {
     rig.caller.unbind("b-7").await.unwrap();
     bind(256).await.unwrap();
     assert_eq!(rig.caller.bindings().await.len(), 256);
+}
+
+#[tokio::test]
+async fn what_a_message_says_in_headers_changes_no_limit_and_its_trace_goes_on() {
+    let rig = Rig::start(&[]).await;
+    rig.caller.store("nap", nap(100)).await;
+    let binding = json!({"module": "nap", "subject": "work", "publish_to": "out"});
+    rig.caller.bind("nap", binding).await;
+    let mut out = rig.caller.listen("out").await;
+    let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    let traceparent = format!("00-{trace}-{span}-01");
+    let headers = header_map(&[
+        (header::TIMEOUT_MS, "1"),
+        (header::WAIT_MS, "0"),
+        (header::FUEL, "1"),
+        (header::MEMORY_MB, "1000000"),
+        (header::INPUT_REF, "{}"),
+        (header::TRACEPARENT, &traceparent),
+    ]);
+    let published = rig
+        .caller
+        .client
+        .publish_with_headers("work", headers, "x".into());
+    published.await.unwrap();
+    let output = tokio::time::timeout(wess_harness::DEADLINE, out.next()).await;
+    let output = output.unwrap().unwrap();
+    assert_eq!(fact(&output, header::EXIT_CODE), Some("0"));
+    assert_eq!(fact(&output, header::FUEL_USED), None);
+    let continued = fact(&output, header::TRACEPARENT).unwrap();
+    assert!(continued.starts_with(&format!("00-{trace}-")), "{continued}");
+    assert!(!continued.contains(span), "{continued}");
+    assert_eq!(runs(&[&rig.worker], "nap").await, 1);
+}
+
+#[tokio::test]
+async fn an_output_above_half_a_message_lies_beside_and_a_body_above_an_inputs_bound_is_refused() {
+    let nats = NatsServer::builder().config("max_payload: 16777216").start();
+    let rig = Rig::on(nats, &[], &["upper"]).await;
+    let payloads = assets(&rig.nats).await.payloads();
+    let binding = json!({"module": "upper", "subject": "texts", "publish_to": "out"});
+    rig.caller.bind("upper", binding).await;
+    let mut out = rig.caller.listen("out").await;
+    rig.caller.publish("texts", &"a".repeat(9 << 20)).await;
+    let output = out.next().await.unwrap();
+    assert!(output.payload.is_empty());
+    let stored: PayloadRef = serde_json::from_str(fact(&output, header::OUTPUT_REF).unwrap()).unwrap();
+    let fetched = payloads.get(&stored, u64::MAX).await.unwrap();
+    assert!(
+        fetched == "A".repeat(9 << 20),
+        "{} bytes came back",
+        fetched.len()
+    );
+    let large = "a".repeat((10 << 20) + 1);
+    let refusal = rig.caller.ask("texts", &[], large).await;
+    refused_naming(ErrorCode::PayloadTooLarge, "10485760", refusal);
+    rig.is_unharmed().await;
 }

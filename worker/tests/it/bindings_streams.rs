@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::{Config, RetentionPolicy, Stream};
 use base64::Engine as _;
@@ -55,6 +56,21 @@ impl Caller {
         eventually("a dead letter", async || {
             let list: DeadList = self.ask_json("wess.dead.list", &json!({})).await.ok()?;
             list.letters.into_iter().next()
+        })
+        .await
+    }
+
+    async fn redrive(&self, id: &str) {
+        let subject = format!("wess.dead.redrive.{id}");
+        self.ask(&subject, &[], "").await.unwrap();
+    }
+
+    /// Redrives a letter, and gives the one that comes of it.
+    async fn redriven_in_vain(&self, letter: &DeadLetter) -> DeadLetter {
+        self.redrive(letter.job_id.as_str()).await;
+        eventually("another letter", async || {
+            let list: DeadList = self.ask_json("wess.dead.list", &json!({})).await.ok()?;
+            list.letters.into_iter().find(|new| new.died != letter.died)
         })
         .await
     }
@@ -190,8 +206,8 @@ async fn a_guest_that_fails_is_run_again_and_then_its_message_is_a_letter_with_i
         (DeadReason::AttemptsExhausted, 3, 3)
     );
     assert_eq!(letter.binding.as_ref().unwrap().as_str(), "orders");
-    assert_eq!(letter.error.unwrap().code, ErrorCode::GuestTrapped);
-    let call = letter.request.unwrap().invoke.unwrap();
+    assert_eq!(letter.error.as_ref().unwrap().code, ErrorCode::GuestTrapped);
+    let call = letter.request.clone().unwrap().invoke.unwrap();
     assert_eq!(BASE64.decode(call.input_base64.unwrap()).unwrap(), bytes);
     assert_eq!(call.env["WESS_SUBJECT"], "orders.a");
     rig.caller.all_acked("orders").await;
@@ -200,15 +216,53 @@ async fn a_guest_that_fails_is_run_again_and_then_its_message_is_a_letter_with_i
         .await;
     let failures = "wess_worker_binding_failures_total{binding=\"orders\",code=\"guest_trapped\"}";
     rig.worker.shows(failures, 3).await;
-    // The module is mended, and the letter redriven: as a job it runs to its end.
-    let mended = wess_harness::guest("upper");
-    rig.caller.store("fails", mended).await;
+    // Still not mended, it is redriven to a letter that says the same.
+    assert_eq!(letter.publish_to.as_deref(), Some("done"));
+    let mut out = rig.caller.listen("done").await;
+    let again = rig.caller.redriven_in_vain(&letter).await;
+    assert_eq!(
+        (again.reason, again.attempts, &again.binding, &again.publish_to),
+        (
+            DeadReason::AttemptsExhausted,
+            3,
+            &letter.binding,
+            &letter.publish_to
+        )
+    );
+    // The module is mended, and the letter redriven: its output goes where the binding says.
+    rig.caller.store("fails", wess_harness::guest("upper")).await;
     let id = letter.job_id.as_str();
-    rig.caller
-        .ask(&format!("wess.dead.redrive.{id}"), &[], "")
-        .await
-        .unwrap();
+    rig.caller.redrive(id).await;
+    let published = out.next().await.unwrap();
+    assert_eq!(published.payload, bytes.as_slice());
+    assert_eq!(fact(&published, header::MSG_ID), Some(id));
+    assert_eq!(fact(&published, header::BINDING), Some("orders"));
+    assert_eq!(fact(&published, header::HOPS), Some("1"));
     assert_eq!(rig.caller.end_of(id).await.state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn an_output_never_goes_where_a_letter_must_not_say() {
+    let rig = Rig::start(&["upper"]).await;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::BINDING, "orders");
+    headers.insert(header::PUBLISH_TO, "$KV.wess-modules.default.upper");
+    let job = json!({"invoke": {"module": "upper", "input": "forged"}}).to_string();
+    let jetstream = rig.caller.jetstream();
+    let subject = "wess.queue.jobs.default.forged";
+    let stored = jetstream.publish_with_headers(subject, headers, job.into()).await;
+    stored.unwrap().await.unwrap();
+    let letter = rig.caller.letter().await;
+    assert_eq!((letter.reason, letter.attempts), (DeadReason::Refused, 0));
+    assert_eq!(letter.error.unwrap().code, ErrorCode::Forbidden);
+    assert_eq!(
+        rig.caller
+            .ask("wess.invoke.upper", &[], "a")
+            .await
+            .unwrap()
+            .payload,
+        "A"
+    );
 }
 
 #[tokio::test]
@@ -239,6 +293,22 @@ async fn an_exit_code_is_a_failure_and_a_success_after_one_leaves_no_trace() {
 }
 
 #[tokio::test]
+async fn a_components_err_is_its_answer_and_a_success() {
+    let rig = Rig::start(&["greeter"]).await;
+    rig.caller.stream(RetentionPolicy::WorkQueue).await;
+    let mut out = rig.caller.listen("done").await;
+    let mut binding = orders("greeter");
+    binding["function"] = json!("greet");
+    rig.caller.bind("orders", binding).await;
+    rig.caller.order("orders.a", r#"[{"name":""},"plain"]"#).await;
+    assert_eq!(next(&mut out).await, r#"{"err":"nobody to greet"}"#);
+    rig.caller.all_acked("orders").await;
+    assert_eq!(runs(&[&rig.worker], "orders").await, 1);
+    let list: DeadList = rig.caller.ask_json("wess.dead.list", &json!({})).await.unwrap();
+    assert!(list.letters.is_empty(), "{list:?}");
+}
+
+#[tokio::test]
 async fn what_no_module_takes_is_refused_at_once_and_a_module_that_is_gone_is_waited_for() {
     let rig = Rig::start(&["upper"]).await;
     rig.caller.stream(RetentionPolicy::WorkQueue).await;
@@ -249,6 +319,8 @@ async fn what_no_module_takes_is_refused_at_once_and_a_module_that_is_gone_is_wa
         (letter.reason, letter.attempts, letter.deliveries),
         (DeadReason::Refused, 0, 1)
     );
+    let again = rig.caller.redriven_in_vain(&letter).await;
+    assert_eq!((again.reason, again.attempts), (DeadReason::Refused, 0));
     rig.caller.unbind("orders").await.unwrap();
 
     let mut out = rig.caller.listen("done").await;

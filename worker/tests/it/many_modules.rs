@@ -1,5 +1,6 @@
 //! More modules than a worker has room for: each call is answered by the module that it names, and what is kept stays small.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::Command;
 
 use futures_util::{StreamExt, stream};
@@ -25,11 +26,16 @@ fn name(module: usize) -> String {
     format!("numbered-{module}")
 }
 
-/// A module that knows its number.
+/// A module that knows its number; every tenth is a component.
 fn numbered(module: usize) -> Vec<u8> {
-    wat(&format!(
-        r#"(module (func (export "number") (result i32) (i32.const {module})))"#
-    ))
+    let core = format!(r#"(func (export "number") (result i32) (i32.const {module}))"#);
+    match module % 10 {
+        0 => wat(&format!(
+            r#"(component (core module $code {core}) (core instance $run (instantiate $code))
+                (func (export "number") (result s32) (canon lift (core func $run "number"))))"#
+        )),
+        _ => wat(&format!("(module {core})")),
+    }
 }
 
 /// A worker that may open few files and keep little on disk.
@@ -55,14 +61,33 @@ async fn small() -> (Rig, TempDir) {
     (Rig { worker, caller, nats }, data)
 }
 
-/// One of the numbers below `most`, in an order that looks like none; every number comes once in `most` calls.
-fn shuffled(at: usize, most: usize) -> usize {
-    const STEP: usize = 617;
-    (at * STEP + at / most * 31) % most
+/// Which modules are called: every one, then as many again as are left, in an order that the seed says.
+fn order(seed: u64) -> Vec<usize> {
+    let mut state = seed | 1;
+    // xorshift64*, Vigna 2016.
+    let mut random = move |below: usize| {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as usize % below
+    };
+    let mut order = Vec::new();
+    while order.len() < CALLS {
+        let mut round: Vec<usize> = (0..MODULES).collect();
+        for at in (1..MODULES).rev() {
+            round.swap(at, random(at + 1));
+        }
+        order.extend(round);
+    }
+    order.truncate(CALLS);
+    order
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_modules_on_a_small_cache_each_answer_with_their_own_number() {
+    let seed =
+        wess_harness::number("WESS_SEED").unwrap_or_else(|| RandomState::new().build_hasher().finish());
+    eprintln!("WESS_SEED={seed}");
     let (rig, _data) = small().await;
     let store = |module| {
         let caller = rig.caller.clone();
@@ -72,8 +97,8 @@ async fn a_thousand_modules_on_a_small_cache_each_answer_with_their_own_number()
     assert_eq!(stored.count().await, MODULES);
 
     let before = resident_bytes(rig.worker.process.pid());
-    let call = |at| {
-        let (caller, module) = (rig.caller.clone(), shuffled(at, MODULES));
+    let call = |module| {
+        let caller = rig.caller.clone();
         async move {
             let answer = caller
                 .invoke(json!({"module": name(module), "wait_ms": 20_000}))
@@ -81,7 +106,7 @@ async fn a_thousand_modules_on_a_small_cache_each_answer_with_their_own_number()
             (module, answer.unwrap().results)
         }
     };
-    let mut answers = stream::iter(0..CALLS).map(call).buffer_unordered(AT_ONCE);
+    let mut answers = stream::iter(order(seed)).map(call).buffer_unordered(AT_ONCE);
     while let Some((module, results)) = answers.next().await {
         assert_eq!(results, Some(vec![json!(module)]), "{}", name(module));
     }

@@ -1,6 +1,6 @@
 //! Secrets: sealed wherever they lie or travel, open to the guests of one module, masked in their logs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use wess_schemas::secret::SealedSecret;
 use wess_schemas::{ErrorCode, Module};
 use wess_service::secrets::{OpeningKeys, SealingKey};
 
-use crate::rig::{Answered, Caller, Rig, Worker, refused_naming};
+use crate::rig::{Answered, Caller, Rig, Worker, refused, refused_naming, wat};
 
 const SECRET: &str = "Salut-from-a-vault";
 
@@ -140,4 +140,98 @@ async fn a_worker_without_the_keys_runs_and_stores_nothing_that_needs_them() {
     let first = caller.invoke(json!({"module": "greet@1", "input": "Ada"})).await;
     assert_eq!(first.unwrap().output.unwrap(), "Hello, Ada!");
     keyless.stop();
+}
+
+/// Logs its environment, answers with its input, and traps when there is none.
+fn logs_its_environment() -> Vec<u8> {
+    wat(
+        r#"(module (import "host" "log" (func $log (param i32 i32))) (memory (export "memory") 2)
+        (func (export "process") (param $at i32) (param $len i32) (param $env i32) (param $env-len i32) (result i32)
+          (call $log (local.get $env) (local.get $env-len))
+          (if (i32.eqz (local.get $len)) (then unreachable))
+          (i32.const 0)))"#,
+    )
+}
+
+/// Every file below a folder in which the secret stands.
+fn told_in(folder: &Path) -> Vec<PathBuf> {
+    let mut told = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => told.extend(told_in(&path)),
+            false if tells(&std::fs::read(&path).unwrap()) => told.push(path),
+            false => {}
+        }
+    }
+    told
+}
+
+fn tells(bytes: &[u8]) -> bool {
+    bytes
+        .windows(SECRET.len())
+        .any(|window| window == SECRET.as_bytes())
+}
+
+/// What the server hands out, each message of it.
+struct Heard(async_nats::Subscriber);
+
+impl Heard {
+    /// Reads on to the next message on a subject; none before it holds the secret.
+    async fn until(&mut self, subject: &str) -> async_nats::Message {
+        loop {
+            let message = timeout(DEADLINE, self.0.next()).await.unwrap().unwrap();
+            let headers = format!("{:?}", message.headers);
+            let told = tells(&message.payload) || tells(headers.as_bytes());
+            assert!(!told, "told on {}", message.subject);
+            if message.subject.as_str() == subject {
+                return message;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_is_said_stored_or_logged_holds_a_secret_in_plain() {
+    let (keys, data, mut nats) = (Keys::new(), tempfile::tempdir().unwrap(), NatsServer::start());
+    let flags = [&keys.flags()[..], &["--log", "debug"]].concat();
+    let mut worker = Worker::start_in(data.path(), &nats, &flags);
+    let caller = Caller::connect(&nats).await;
+    let mut heard = Heard(caller.listen(">").await);
+    caller.store("teller", logs_its_environment()).await;
+    let secrets = json!({"TOKEN": keys.seal("teller", "TOKEN")});
+    caller.keep("teller", secrets).await.unwrap();
+
+    let call = json!({"module": "teller", "input": "a"});
+    let trap = json!({"module": "teller", "input": ""});
+    assert_eq!(caller.invoke(call.clone()).await.unwrap().output.unwrap(), "a");
+    refused(ErrorCode::GuestTrapped, caller.invoke(trap.clone()).await);
+    for (id, invocation) in [("good", call), ("bad", trap)] {
+        let retry = json!({"max_attempts": 2, "backoff_ms": [1]});
+        let job = json!({"job_id": id, "invoke": invocation, "retry": retry});
+        let _: Value = caller.ask_json("wess.jobs.submit", &job).await.unwrap();
+        caller.end_of(id).await;
+    }
+    for question in ["dead.list", "modules.list", "modules.get.teller"] {
+        let reply = caller.ask(&format!("wess.{question}"), &[], "").await.unwrap();
+        assert!(!tells(&reply.payload), "{question}");
+    }
+    let (_, metrics) = worker.page("/metrics").await;
+    assert!(!tells(metrics.as_bytes()));
+    // Two calls, a job that succeeds at once and one that runs twice.
+    for _ in 0..5 {
+        let line = heard.until("wess.logs.teller").await;
+        assert_eq!(line.payload, r#"{"TOKEN":"[secret]"}"#);
+    }
+
+    worker.process.stop();
+    caller.publish("the-end", "").await;
+    heard.until("the-end").await;
+    let log = worker.process.stderr();
+    assert!(log.contains("DEBUG"), "{log}");
+    assert!(!tells(log.as_bytes()), "{log}");
+    nats.stop();
+    for folder in [data.path(), &nats.store()] {
+        assert_eq!(told_in(folder), Vec::<PathBuf>::new());
+    }
 }

@@ -26,7 +26,7 @@ impl LoadedComponent {
         Self { pre, uses_wasi }
     }
 
-    /// Whether it imports anything; nothing but WASI can be.
+    /// Whether it imports anything; then its runs get a WASI context, even where it needs none.
     pub fn uses_wasi(&self) -> bool {
         self.uses_wasi
     }
