@@ -2,7 +2,7 @@
 //!
 //! Invariant: what a component claims about itself costs a bounded time to read, before anything is compiled.
 
-mod granted;
+pub(super) mod granted;
 mod interface;
 mod link;
 mod loaded;

@@ -9,6 +9,7 @@ mod deterministic;
 mod differential;
 mod effort;
 mod epochs;
+mod granted;
 mod http;
 mod limits;
 mod messaging;
