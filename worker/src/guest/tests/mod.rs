@@ -38,6 +38,7 @@ use super::abi::{CallInput, Callable, Plan};
 use super::limits::MemoryBudget;
 use super::*;
 use crate::outbound::Outbound;
+use crate::secrets::Secrets;
 
 /// Guests at once in each engine of these tests.
 const SLOTS: u32 = 2;
@@ -269,6 +270,7 @@ struct MemoryHost {
     state: Mutex<HashMap<Vec<u8>, Bytes>>,
     lines: Mutex<Vec<(LogStream, String)>>,
     settings: Settings,
+    secrets: Secrets,
     outbound: Option<Arc<Outbound>>,
     published: Mutex<Vec<Published>>,
     /// What every state call fails with.
@@ -302,6 +304,10 @@ impl MemoryHost {
 impl Host for MemoryHost {
     fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     fn outbound(&self) -> Option<&Arc<Outbound>> {
