@@ -64,6 +64,13 @@ impl GuestLog {
         }
     }
 
+    /// As much of a text as can make a difference to what is passed on, wherever it stands in one.
+    pub fn read_part<'a>(&self, text: &'a str) -> &'a str {
+        const CHAR_BYTES: usize = 4;
+        let most = MAX_LOG_BYTES + CHAR_BYTES + self.host.secrets().longest_bytes();
+        &text[..text.floor_char_boundary(most)]
+    }
+
     /// Passes on one line, if there is room for it.
     fn write_line(&self, stream: LogStream, line: &[u8]) -> bool {
         let line = cut(line);

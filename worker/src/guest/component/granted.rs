@@ -99,12 +99,13 @@ impl Level {
 
 fn logging(interface: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     let log = |guest: Guest<'_>, (level, context, message): (Level, String, String)| {
-        let level = level.as_str();
+        let (level, log) = (level.as_str(), &guest.data().log);
+        let (context, message) = (log.read_part(&context), log.read_part(&message));
         let line = match context.is_empty() {
             true => format!("{level}: {message}"),
             false => format!("{level} {context}: {message}"),
         };
-        guest.data().log.write(LogStream::Log, line.as_bytes());
+        log.write(LogStream::Log, line.as_bytes());
         Ok(())
     };
     interface.func_wrap("log", log)

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::guest::component::granted::{MAX_BATCH, MAX_BATCH_BYTES, PAGE};
+use crate::guest::log::DROPPED;
 
 fn guest(settings: Settings) -> Guest {
     let mut guest = Guest::file("component/granted.wat");
@@ -78,6 +79,20 @@ async fn lines_come_from_both_names_of_logging_with_level_and_context() {
 }
 
 #[tokio::test]
+async fn a_message_of_any_size_is_logged_as_far_as_a_run_may_log() {
+    let mut guest = guest(Settings::default()).memory_bytes(128 * MIB);
+    guest.host = Arc::new(MemoryHost {
+        secrets: Secrets::known(&[("A", "\0\0\0\0\0\0")]),
+        ..MemoryHost::default()
+    });
+    guest.answer(named("log-zeros", args(json!([60 << 20])))).await;
+    // A secret that begins within what is read is one however far it goes.
+    assert_eq!(guest.host.texts(), ["warn: [secret]", DROPPED]);
+    let (kind, _) = guest.trap(named("log-zeros", args(json!([65 << 20])))).await;
+    assert_eq!(kind, "host_call");
+}
+
+#[tokio::test]
 async fn every_function_of_a_store_is_denied_where_it_is_not_granted() {
     let guest = guest(Settings::default());
     for (function, given) in [
@@ -149,6 +164,16 @@ async fn keys_and_values_are_as_large_as_they_may_be_and_no_larger() {
         assert_other(&answer, "at most 256 bytes, not 257");
     }
     assert_eq!(guest.host.state.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_call_may_answer_is_no_bound_on_what_it_stores() {
+    let guest = keeper().output_bytes(10_000);
+    let value = "v".repeat(MAX_STATE_VALUE_BYTES);
+    let set = call(&guest, "set", json!(["a", bytes(&value)])).await;
+    assert_eq!(set, json!({"ok": null}));
+    let code = guest.code(named("get", args(json!(["a"])))).await;
+    assert_eq!(code, ErrorCode::OutputTooLarge);
 }
 
 #[tokio::test]
