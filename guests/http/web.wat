@@ -9,6 +9,9 @@
 ;;                outward request                      /over    5 bytes of the 3 that it announced
 ;;   /refuse      an error instead of a response       /flood   more headers than it may
 ;;   /kdrop       a body that is dropped, not finished /quiet   a head, then nothing until its time is up
+;;   /inform      a head with the status 103           /late    a head and some of a body, a wait, then a trap
+;;   /cached      304, and a body all the same         /memory  all the memory that it gets, then a trap
+;;   /gather      headers that it never gives back
 ;;
 ;; The imports are the parts of wasi:io and wasi:http that it uses, as a toolchain would make them from WIT.
 (component $web
@@ -16,6 +19,9 @@
     (export "pollable" (type $pollable (sub resource)))
     (export "[method]pollable.block" (func (param "self" (borrow $pollable))))))
   (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+    (alias outer $web $pollable (type $pollable))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $pollable))))))
   (import "wasi:io/error@0.2.0" (instance $error (export "error" (type (sub resource)))))
   (alias export $error "error" (type $io-error))
   (import "wasi:io/streams@0.2.0" (instance $streams
@@ -130,6 +136,7 @@
   (alias core export $memory "realloc" (core func $r))
 
   (core func $block (canon lower (func $poll "[method]pollable.block")))
+  (core func $alarm (canon lower (func $clock "subscribe-duration")))
   (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush") (memory $m)))
   (core func $splice (canon lower (func $streams "[method]output-stream.blocking-splice") (memory $m)))
   (core func $fields (canon lower (func $types "[constructor]fields")))
@@ -158,6 +165,7 @@
   (core module $code
     (import "host" "memory" (memory 1))
     (import "host" "block" (func $block (param i32)))
+    (import "host" "alarm" (func $alarm (param i64) (result i32)))
     (import "host" "write" (func $write (param i32 i32 i32 i32)))
     (import "host" "splice" (func $splice (param i32 i32 i64 i32)))
     (import "host" "fields" (func $fields (result i32)))
@@ -284,6 +292,17 @@
         (br_if $more (i32.eqz (i32.load8_u (i32.const 0)))))
       (unreachable))
 
+    (func $late
+      (call $begin (i32.const 200) (call $fields))
+      (call $say (i32.const 512) (i32.const 5))
+      ;; A tenth of a second, in nanoseconds.
+      (call $block (call $alarm (i64.const 100000000)))
+      (unreachable))
+
+    (func $memory
+      (loop $more (br_if $more (i32.ne (i32.const -1) (memory.grow (i32.const 16)))))
+      (unreachable))
+
     (func (export "handle") (param $request i32) (param $outparam i32)
       (local $letter i32)
       (global.set $outparam (local.get $outparam))
@@ -297,7 +316,23 @@
       (if (i32.eq (local.get $letter) (i32.const 0x66 (; f ;))) (then (return (call $flood))))
       (if (i32.eq (local.get $letter) (i32.const 0x6e (; n ;))) (then (return)))
       (if (i32.eq (local.get $letter) (i32.const 0x75 (; u ;))) (then unreachable))
-      (if (i32.eq (local.get $letter) (i32.const 0x6c (; l ;))) (then (loop $for-ever (br $for-ever))))
+      (if (i32.eq (local.get $letter) (i32.const 0x6d (; m ;))) (then (return (call $memory))))
+      (if (i32.eq (local.get $letter) (i32.const 0x67 (; g ;)))
+        (then (loop $more (drop (call $fields)) (br $more))))
+      (if (i32.eq (local.get $letter) (i32.const 0x6c (; l ;)))
+        (then
+          (if (i32.eq (i32.load8_u offset=2 (i32.load (i32.const 4))) (i32.const 0x61 (; a ;)))
+            (then (return (call $late))))
+          (loop $for-ever (br $for-ever))))
+      (if (i32.or
+          (i32.eq (local.get $letter) (i32.const 0x69 (; i ;)))
+          (i32.eq (local.get $letter) (i32.const 0x63 (; c ;))))
+        (then
+          (call $begin
+            (select (i32.const 103) (i32.const 304) (i32.eq (local.get $letter) (i32.const 0x69)))
+            (call $text))
+          (call $say (i32.const 512) (i32.const 16))
+          (return (call $end (i32.const 0) (i32.const 0)))))
       (if (i32.eq (local.get $letter) (i32.const 0x70 (; p ;)))
         (then
           (local.set $letter (i32.load (i32.const 8)))
@@ -348,6 +383,7 @@
     (with "host" (instance
       (export "memory" (memory $m))
       (export "block" (func $block))
+      (export "alarm" (func $alarm))
       (export "write" (func $write))
       (export "splice" (func $splice))
       (export "fields" (func $fields))

@@ -11,6 +11,14 @@ use crate::wit::{ComponentInterface, TypeIndex, WitCase, WitField, WitFunction, 
 
 /// Most bytes that the schemas of one module take in a reply.
 const MAX_SCHEMAS_BYTES: usize = 256 << 10;
+/// 64-bit integers in digits, as long as they may be: no pattern knows their bounds.
+const SIGNED: &str = "^-?[0-9]{1,19}$";
+const UNSIGNED: &str = "^[0-9]{1,20}$";
+/// Padded, and without stray bits at the end.
+const BASE64: &str = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+const NO_NUL: &str = "^[^\\u0000]*$";
+/// The shortest text of the largest 32-bit float, which is what a guest's own is told as.
+const MAX_F32: f64 = 3.402_823_5e38;
 /// The largest integer that every JSON reader keeps exact.
 const MAX_EXACT: i64 = 1 << 53;
 
@@ -111,7 +119,7 @@ fn of_core(abi: Abi, export: &FunctionExport) -> Export {
 
 /// What a command takes after its name.
 fn argv() -> Value {
-    json!({"type": "array", "items": {"type": ["string", "number", "boolean"]}})
+    json!({"type": "array", "items": {"type": ["string", "number", "boolean"], "pattern": NO_NUL}})
 }
 
 fn of_component(component: &ComponentInterface, function: &WitFunction, left: usize) -> Export {
@@ -196,9 +204,10 @@ impl Schemas<'_> {
             WitKind::U16 => integer(0, u16::MAX.into()),
             WitKind::S32 => integer(i32::MIN.into(), i32::MAX.into()),
             WitKind::U32 => integer(0, u32::MAX.into()),
-            WitKind::S64 => wide(-MAX_EXACT, "^-?[0-9]+$"),
-            WitKind::U64 => wide(0, "^[0-9]+$"),
-            WitKind::F32 | WitKind::F64 => float(),
+            WitKind::S64 => wide(-MAX_EXACT, SIGNED),
+            WitKind::U64 => wide(0, UNSIGNED),
+            WitKind::F32 => float(Some(MAX_F32)),
+            WitKind::F64 => float(None),
             WitKind::Char => json!({"type": "string", "minLength": 1, "maxLength": 1}),
             WitKind::String => json!({"type": "string"}),
             WitKind::List(part) => self.list(*part)?,
@@ -231,7 +240,10 @@ impl Schemas<'_> {
         if self.component.types[part as usize].kind != WitKind::U8 {
             return Some(items);
         }
-        let bytes = only("base64", json!({"type": "string", "contentEncoding": "base64"}));
+        let bytes = only(
+            "base64",
+            json!({"type": "string", "contentEncoding": "base64", "pattern": BASE64}),
+        );
         Some(json!({"anyOf": [bytes, items]}))
     }
 
@@ -281,15 +293,21 @@ fn wide(least: i64, pattern: &str) -> Value {
     ]})
 }
 
-fn float() -> Value {
-    json!({"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]})
+fn float(most: Option<f64>) -> Value {
+    let mut finite = json!({"type": "number"});
+    if let Some(most) = most {
+        finite["minimum"] = json!(-most);
+        finite["maximum"] = json!(most);
+    }
+    json!({"anyOf": [finite, {"enum": ["NaN", "Infinity", "-Infinity"]}]})
 }
 
 fn number(ty: ValueType) -> Value {
     match ty {
         ValueType::I32 => json!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX}),
-        ValueType::I64 => wide(-MAX_EXACT, "^-?[0-9]+$"),
-        ValueType::F32 | ValueType::F64 => float(),
+        ValueType::I64 => wide(-MAX_EXACT, SIGNED),
+        ValueType::F32 => float(Some(MAX_F32)),
+        ValueType::F64 => float(None),
         ValueType::V128 | ValueType::Ref => Value::Bool(false),
     }
 }

@@ -18,6 +18,7 @@ use super::tally::Tally;
 use crate::guest::{Host, LogStream, StateError, StateFuture};
 use crate::outbound::Outbound;
 use crate::registry::{Resolved, Storage};
+use crate::secrets::Secrets;
 
 /// Lines under way to NATS; past it lines are dropped and counted, so that no guest waits for its log.
 const LOG_LINES: usize = 1024;
@@ -190,11 +191,7 @@ impl Host for CallHost {
             module,
             job_id,
             stream,
-            text: self
-                .module
-                .secrets
-                .masked(line)
-                .unwrap_or_else(|| line.to_owned()),
+            text: line.to_owned(),
         };
         if self.outside.lines.try_send(line).is_err() {
             self.outside.tally.log_lines_dropped.add_from_anywhere(1);
@@ -223,6 +220,10 @@ impl Host for CallHost {
 
     fn settings(&self) -> &Settings {
         &self.module.settings
+    }
+
+    fn secrets(&self) -> &Secrets {
+        &self.module.secrets
     }
 
     fn outbound(&self) -> Option<&Arc<Outbound>> {

@@ -105,14 +105,14 @@ impl GuestFault {
         }
     }
 
-    /// Settles what a failed call of a component's function means: what cannot be made of a guest's values is its fault.
+    /// Settles what a failed call of a component's function means: what cannot be made of a guest's values is its fault. An
+    /// import that is handed too much has trapped in the guest, and stays a trap.
     pub(super) fn of_component(self, output_limit: usize) -> Self {
         match self {
             Self::Internal(error) if error.root_cause().to_string() == TOO_MUCH => {
                 Self::OutputTooLarge(output_limit)
             }
             Self::Internal(error) => trapped("invalid_value", &error.root_cause(), Vec::new()),
-            Self::Trapped { message, .. } if message == TOO_MUCH => Self::OutputTooLarge(output_limit),
             fault => fault,
         }
     }

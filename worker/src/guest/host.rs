@@ -19,6 +19,7 @@ use super::limits::GuestLimiter;
 use super::log::{GuestLog, LogStream};
 use super::wasi;
 use crate::outbound::Outbound;
+use crate::secrets::Secrets;
 
 /// Most bytes of one state key.
 pub const MAX_STATE_KEY_BYTES: usize = 256;
@@ -55,7 +56,9 @@ pub type StateFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StateError>>
 pub trait Host: Send + Sync {
     /// What the module's owner says of it.
     fn settings(&self) -> &Settings;
-    /// Takes one line, without waiting; lines past the run's bound never arrive here.
+    /// What must not be seen in its log.
+    fn secrets(&self) -> &Secrets;
+    /// Takes one line, without waiting; lines past the run's bound never arrive here, nor does any secret.
     fn log(&self, stream: LogStream, line: &str);
     /// The value of a key, if there is one.
     fn get_state<'a>(&'a self, key: &'a [u8]) -> StateFuture<'a, Option<Bytes>>;

@@ -1,6 +1,9 @@
 //! A run's log: lines from `host.log` and from standard error, bounded in length and number, passed on at once.
+//!
+//! Invariant: what is cut was masked before, so that no line has a part of a secret that was written in one piece.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::host::{Host, HostFault};
@@ -52,12 +55,20 @@ impl GuestLog {
         if self.left.load(Relaxed) == 0 {
             return;
         }
-        let (text, rest) = text.split_at(text.len().min(MAX_LOG_BYTES));
-        let mut lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        if !lines.all(|line| self.write_line(stream, line)) || !rest.is_empty() {
+        let masked = self.host.secrets().masked(text, MAX_LOG_BYTES);
+        let shown = masked.map_or(Cow::from(&text[..text.len().min(MAX_LOG_BYTES)]), Cow::from);
+        let mut lines = shown.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        if !lines.all(|line| self.write_line(stream, line)) || text.len() > MAX_LOG_BYTES {
             self.left.store(0, Relaxed);
             self.host.log(stream, DROPPED);
         }
+    }
+
+    /// As much of a text as can make a difference to what is passed on, wherever it stands in one.
+    pub fn read_part<'a>(&self, text: &'a str) -> &'a str {
+        const CHAR_BYTES: usize = 4;
+        let most = MAX_LOG_BYTES + CHAR_BYTES + self.host.secrets().longest_bytes();
+        &text[..text.floor_char_boundary(most)]
     }
 
     /// Passes on one line, if there is room for it.
@@ -86,7 +97,10 @@ fn cut(line: &[u8]) -> &[u8] {
 /// Cuts standard error into lines and logs them; the last one may lack its end.
 pub(super) struct LineSink {
     log: GuestLog,
+    /// What of its last line was not passed on: no longer than a line may be, and a secret that begins in it.
     unfinished: Mutex<Vec<u8>>,
+    /// The rest of a line that was passed on for its length alone is left out.
+    is_cut: AtomicBool,
 }
 
 impl LineSink {
@@ -94,6 +108,7 @@ impl LineSink {
         Arc::new(Self {
             log,
             unfinished: Mutex::default(),
+            is_cut: AtomicBool::new(false),
         })
     }
 }
@@ -101,15 +116,25 @@ impl LineSink {
 impl Sink for LineSink {
     fn take(&self, bytes: &[u8]) -> Result<(), HostFault> {
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-        unfinished.extend_from_slice(bytes);
-        let complete = match unfinished.iter().rposition(|byte| *byte == b'\n') {
-            Some(end) => end + 1,
-            None if unfinished.len() > MAX_LOG_LINE_BYTES => unfinished.len(),
-            None => return Ok(()),
+        let bytes = match (
+            self.is_cut.load(Relaxed),
+            bytes.iter().position(|byte| *byte == b'\n'),
+        ) {
+            (true, None) => return Ok(()),
+            (true, Some(end)) => &bytes[end..],
+            (false, _) => bytes,
         };
-        let rest = unfinished.split_off(complete);
+        self.is_cut.store(false, Relaxed);
+        unfinished.extend_from_slice(bytes);
+        let complete = unfinished.iter().rposition(|byte| *byte == b'\n');
+        let rest = unfinished.split_off(complete.map_or(0, |end| end + 1));
         let lines = std::mem::replace(&mut *unfinished, rest);
         self.log.write(LogStream::Stderr, &lines);
+        if unfinished.len() > MAX_LOG_LINE_BYTES + self.log.host.secrets().longest_bytes() {
+            self.log
+                .write(LogStream::Stderr, &std::mem::take(&mut *unfinished));
+            self.is_cut.store(true, Relaxed);
+        }
         Ok(())
     }
 }

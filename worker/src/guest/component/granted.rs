@@ -19,11 +19,11 @@ const STORE: &str = "wasi:keyvalue/store@0.2.0-draft";
 const ATOMICS: &str = "wasi:keyvalue/atomics@0.2.0-draft";
 const BATCH: &str = "wasi:keyvalue/batch@0.2.0-draft";
 /// Most keys of one batch.
-const MAX_BATCH: usize = 128;
+pub(in crate::guest) const MAX_BATCH: usize = 128;
 /// Most bytes of the values that one batch gives back: each may be as large as a value may be, and all are held at once.
-const MAX_BATCH_BYTES: usize = 8 << 20;
+pub(in crate::guest) const MAX_BATCH_BYTES: usize = 8 << 20;
 /// Keys in one page of a listing.
-const PAGE: usize = 1000;
+pub(in crate::guest) const PAGE: usize = 1000;
 
 /// Whether components are given this interface.
 pub(super) fn is_known(name: &str) -> bool {
@@ -99,12 +99,13 @@ impl Level {
 
 fn logging(interface: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()> {
     let log = |guest: Guest<'_>, (level, context, message): (Level, String, String)| {
-        let level = level.as_str();
+        let (level, log) = (level.as_str(), &guest.data().log);
+        let (context, message) = (log.read_part(&context), log.read_part(&message));
         let line = match context.is_empty() {
             true => format!("{level}: {message}"),
             false => format!("{level} {context}: {message}"),
         };
-        guest.data().log.write(LogStream::Log, line.as_bytes());
+        log.write(LogStream::Log, line.as_bytes());
         Ok(())
     };
     interface.func_wrap("log", log)
@@ -259,10 +260,9 @@ async fn list(host: Arc<dyn Host>, cursor: Option<u64>) -> Result<Keys, KeyError
     let mut keys: Vec<String> = texts.skip(from).take(PAGE + 1).collect();
     let more = keys.len() > PAGE;
     keys.truncate(PAGE);
-    Ok(Keys {
-        keys,
-        cursor: more.then_some((from + PAGE) as u64),
-    })
+    // There is more only after what there is, so that this is no larger than their number.
+    let cursor = more.then(|| (from + PAGE) as u64);
+    Ok(Keys { keys, cursor })
 }
 
 async fn get_many(

@@ -6,6 +6,9 @@ use wess_schemas::wit::WitFunction;
 
 use crate::guest::host::GuestState;
 
+/// Most bytes of the host's memory in the values of one hand-over, in either direction, of a call as of an import. A call's
+/// own limits are held where its arguments are made, and where its answer becomes output.
+pub(in crate::guest) const MAX_VALUE_BYTES: usize = 64 << 20;
 /// Most handles that a guest may hold, its own resources included.
 const MAX_HANDLES: usize = 16 << 10;
 
@@ -38,6 +41,7 @@ impl LoadedComponent {
     /// A fresh instance. The run must have a WASI context by now.
     pub async fn instantiate(&self, store: &mut Store<GuestState>) -> wasmtime::Result<Instance> {
         store.set_max_component_handles(MAX_HANDLES);
+        store.set_hostcall_fuel(MAX_VALUE_BYTES);
         self.pre.instantiate_async(&mut *store).await
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what a component claims about itself costs a bounded time to read, before anything is compiled.
 
-mod granted;
+pub(super) mod granted;
 mod interface;
 mod link;
 mod loaded;
@@ -10,7 +10,7 @@ pub(super) mod messaging;
 mod outline;
 
 pub(super) use link::linker;
-pub(super) use loaded::LoadedComponent;
+pub(super) use loaded::{LoadedComponent, MAX_VALUE_BYTES};
 
 use wess_schemas::module::Abi;
 use wess_schemas::wit::ComponentInterface;

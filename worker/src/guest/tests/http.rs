@@ -11,7 +11,7 @@ use super::*;
 use crate::guest::abi::http::HttpExchange;
 
 /// A run of the guest that serves HTTP well and badly, and where its response will be.
-fn serve(
+pub(super) fn serve(
     guest: &Guest,
     request: Request,
 ) -> (impl Future<Output = Ending> + use<>, oneshot::Receiver<Response>) {
@@ -41,7 +41,7 @@ fn to(path: &str, body: Body) -> Request {
     ::http::Request::post(uri).body(body).unwrap()
 }
 
-fn get(path: &str) -> Request {
+pub(super) fn get(path: &str) -> Request {
     to(path, whole(Bytes::new()))
 }
 
@@ -59,11 +59,14 @@ async fn answered(request: Request) -> (::http::response::Parts, Bytes, Option<:
     taken
 }
 
-/// How a guest failed that never gave a head.
-async fn failed(path: &str) -> (ErrorCode, String) {
-    let (run, response) = serve(&web().timeout_ms(300), get(path));
+/// How a guest failed that never gave a head; the next request finds another one.
+async fn failed(guest: &Guest, path: &str) -> (ErrorCode, String) {
+    let (run, response) = serve(guest, get(path));
     let fault = run.await.result.unwrap_err();
     assert!(response.await.is_err(), "there is a head");
+    let (run, response) = serve(guest, get("/hello"));
+    run.await.result.unwrap();
+    assert_eq!(response.await.unwrap().status(), 200);
     let error = fault.to_error();
     (error.code(), error.error.message)
 }
@@ -185,11 +188,21 @@ async fn a_guest_without_a_response_fails_by_code() {
         ("/refuse", ErrorCode::GuestTrapped, "InternalError"),
         ("/flood", ErrorCode::GuestTrapped, "limit"),
         ("/loop", ErrorCode::DeadlineExceeded, "300 ms"),
+        ("/inform", ErrorCode::GuestTrapped, "the status 103"),
+        ("/memory", ErrorCode::MemoryExceeded, "memory"),
+        ("/gather", ErrorCode::GuestTrapped, "trapped"),
     ] {
-        let (found, text) = failed(path).await;
+        let (found, text) = failed(&web().timeout_ms(300), path).await;
         assert_eq!(found, code, "{path}: {text}");
         assert_names(&text, &[words]);
     }
+}
+
+#[tokio::test]
+async fn a_guest_without_fuel_ends_before_its_time() {
+    let guest = Guest::fueled(&wasm_of("http/web.wat"), 100_000);
+    let (code, _) = failed(&guest, "/loop").await;
+    assert_eq!(code, ErrorCode::OutOfFuel);
 }
 
 #[tokio::test]
@@ -208,6 +221,7 @@ async fn a_body_of_another_length_than_announced_breaks() {
 async fn a_guest_that_fails_after_its_head_has_not_ended_well() {
     for (path, code) in [
         ("/trap", ErrorCode::GuestTrapped),
+        ("/late", ErrorCode::GuestTrapped),
         ("/quiet", ErrorCode::DeadlineExceeded),
     ] {
         let (bytes, _, ending) = broken(path).await;

@@ -158,6 +158,13 @@ async fn messages_and_metadata_have_their_bounds() {
 }
 
 #[tokio::test]
+async fn what_a_call_may_answer_is_no_bound_on_what_it_sends() {
+    let guest = messenger(&["a"]).output_bytes(10_000);
+    let most = "x".repeat(MAX_MESSAGE_BYTES);
+    assert_eq!(send(&guest, "a", &most, json!([])).await, json!({"ok": null}));
+}
+
+#[tokio::test]
 async fn a_run_holds_no_more_messages_than_it_may() {
     let guest = messenger(&["a"]);
     let (half, fits) = (MAX_HELD_BYTES / 8, json!([8, MAX_HELD_BYTES / 8, 0]));

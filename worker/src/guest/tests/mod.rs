@@ -9,12 +9,14 @@ mod deterministic;
 mod differential;
 mod effort;
 mod epochs;
+mod granted;
 mod http;
 mod limits;
 mod messaging;
 mod outbound;
 mod plugin;
 mod refusals;
+mod schemas;
 mod state_and_log;
 mod traps;
 mod typed;
@@ -29,14 +31,18 @@ use std::sync::{Arc, LazyLock, Mutex};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
+use wess_schemas::export::{self, Export};
 use wess_schemas::limits::{EffectiveLimits, MIB};
+use wess_schemas::module::ModuleVersion;
 use wess_schemas::settings::Settings;
-use wess_schemas::{ErrorBody, ErrorCode};
+use wess_schemas::timestamp::Timestamp;
+use wess_schemas::{Digest, ErrorBody, ErrorCode, Limits};
 
 use super::abi::{CallInput, Callable, Plan};
 use super::limits::MemoryBudget;
 use super::*;
 use crate::outbound::Outbound;
+use crate::secrets::Secrets;
 
 /// Guests at once in each engine of these tests.
 const SLOTS: u32 = 2;
@@ -154,6 +160,24 @@ impl Guest {
         self
     }
 
+    /// What clients are told of one of its functions.
+    fn export(&self, function: &str) -> Export {
+        let version = ModuleVersion {
+            version: 1,
+            digest: Digest::from_bytes([1; 32]),
+            size: 1,
+            abi: self.inspection.abi,
+            exports: self.inspection.exports.clone(),
+            chain: None,
+            component: self.inspection.component.clone(),
+            limits: Limits::default(),
+            settings: Settings::default(),
+            created: Timestamp::now(),
+        };
+        let mut exports = export::describe(&version).into_iter();
+        exports.find(|export| export.name == function).unwrap()
+    }
+
     fn plan(&self, call: CallInput) -> Result<Plan, ErrorBody> {
         let component = self.inspection.component.clone().map(Arc::new);
         let callable = Callable {
@@ -218,6 +242,10 @@ impl Guest {
     }
 }
 
+fn validator(schema: Option<Value>) -> jsonschema::Validator {
+    jsonschema::draft202012::new(&schema.unwrap()).unwrap()
+}
+
 fn engines() -> EnginePool {
     EnginePool::new(SLOTS, TICKER.clone())
 }
@@ -268,6 +296,7 @@ struct MemoryHost {
     state: Mutex<HashMap<Vec<u8>, Bytes>>,
     lines: Mutex<Vec<(LogStream, String)>>,
     settings: Settings,
+    secrets: Secrets,
     outbound: Option<Arc<Outbound>>,
     published: Mutex<Vec<Published>>,
     /// What every state call fails with.
@@ -301,6 +330,10 @@ impl MemoryHost {
 impl Host for MemoryHost {
     fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     fn outbound(&self) -> Option<&Arc<Outbound>> {

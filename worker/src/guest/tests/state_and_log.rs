@@ -254,6 +254,100 @@ async fn a_run_that_logs_too_much_is_cut_and_says_so_once() {
     }
 }
 
+/// A key as it is mounted, in lines.
+const KEY: &str = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0\n-----END KEY-----\n";
+
+fn with_secrets(mut guest: Guest, values: &[(&str, &str)]) -> Guest {
+    guest.host = Arc::new(MemoryHost {
+        secrets: Secrets::known(values),
+        ..MemoryHost::default()
+    });
+    guest
+}
+
+/// A command that writes its stdin to its standard error, as many bytes at once.
+fn complainer(at_once: u32) -> Guest {
+    Guest::wat(&format!(
+        r#"(module
+            (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 3)
+            (func (export "_start")
+                (i32.store (i32.const 0) (i32.const 1024))
+                (loop $again
+                    (i32.store (i32.const 4) (i32.const {at_once}))
+                    (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 4)))
+                    (if (i32.load (i32.const 4))
+                        (then
+                            (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8)))
+                            (br $again))))))"#
+    ))
+}
+
+#[tokio::test]
+async fn a_secret_of_several_lines_is_masked_as_a_whole_and_line_by_line() {
+    for guest in [logger(), complainer(1000)] {
+        let guest = with_secrets(guest, &[("KEY", KEY)]);
+        guest
+            .answer(input(format!("a {KEY} b\nMIIEvQIBADANBgkqhkiG9w0!")))
+            .await;
+        assert_eq!(guest.host.texts(), ["a [secret] b", "[secret]!"]);
+    }
+    // Lines that come one by one are masked one by one.
+    let guest = with_secrets(complainer(20), &[("KEY", KEY)]);
+    guest.answer(input(format!("a {KEY}b"))).await;
+    assert_eq!(guest.host.texts(), ["a [secret]", "[secret]", "[secret]", "b"]);
+}
+
+#[tokio::test]
+async fn a_secret_that_holds_another_is_masked_whole() {
+    for guest in [logger(), complainer(3)] {
+        let guest = with_secrets(guest, &[("A", "hunt"), ("B", "hunter2")]);
+        guest.answer(input("hunter2, hunted")).await;
+        assert_eq!(guest.host.texts(), ["[secret], [secret]ed"]);
+    }
+}
+
+#[tokio::test]
+async fn no_cut_shows_a_part_of_a_secret() {
+    const SECRET: &str = "correct horse battery staple";
+    let around = SECRET.len() * 2;
+    for make in [logger as fn() -> Guest, || complainer(4096), || complainer(65536)] {
+        for before in (0..around).map(|at| MAX_LOG_LINE_BYTES - around + at) {
+            let guest = with_secrets(make(), &[("A", SECRET)]);
+            let text = format!("{}{SECRET}{}", "x".repeat(before), "y".repeat(9000));
+            guest.answer(input(text)).await;
+            let [line] = &guest.host.texts()[..] else {
+                panic!("one line was written at {before}")
+            };
+            let left = line.trim_start_matches('x').trim_end_matches('y');
+            assert!("[secret]".starts_with(left), "{left:?} is left at {before}");
+        }
+    }
+    // One call is read no further than a run may log; its lines are short, and the last one has a secret in it.
+    for before in (0..around).map(|at| MAX_LOG_BYTES - around + at) {
+        let guest = with_secrets(logger(), &[("A", SECRET)]);
+        guest
+            .answer(input(format!("{}{SECRET}", "\n".repeat(before))))
+            .await;
+        let shown = guest.host.texts().concat();
+        let left = shown.trim_end_matches(DROPPED);
+        assert!(
+            left.is_empty() || left == "[secret]",
+            "{left:?} is left at {before}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_without_an_end_of_line_is_one_line_that_is_cut() {
+    let guest = complainer(4096);
+    let long = "x".repeat(3 * MAX_LOG_LINE_BYTES);
+    guest.answer(input(format!("{long}\nnext\n{long}"))).await;
+    let lengths: Vec<_> = guest.host.texts().iter().map(String::len).collect();
+    assert_eq!(lengths, [MAX_LOG_LINE_BYTES, 4, MAX_LOG_LINE_BYTES]);
+}
+
 #[tokio::test]
 async fn one_log_call_is_read_no_further_than_a_run_may_log() {
     let guest = logger();

@@ -10,9 +10,8 @@ use wess_schemas::wit::{ComponentInterface, TypeIndex, WitCase, WitField, WitKin
 use wess_schemas::{ErrorBody, ErrorCode};
 
 use crate::guest::abi::number::{float, integer, to_wide};
+use crate::guest::component::MAX_VALUE_BYTES;
 
-/// Most bytes of the host's memory that the values of one call may take, in each direction.
-pub(in crate::guest) const MAX_VALUE_BYTES: usize = 64 << 20;
 /// What one value takes, what it refers to not counted.
 const VALUE_BYTES: usize = size_of::<Val>();
 

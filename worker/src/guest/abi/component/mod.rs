@@ -18,18 +18,15 @@ use wess_schemas::{ErrorBody, ErrorCode};
 
 use self::bytes::Shape;
 use self::lift::Lifting;
-use self::lower::{Lowering, MAX_VALUE_BYTES};
+use self::lower::Lowering;
 use super::CallInput;
 use super::typed::arguments;
-use crate::guest::component::LoadedComponent;
+use crate::guest::component::{LoadedComponent, MAX_VALUE_BYTES};
 use crate::guest::ending::{Answer, GuestFault};
 use crate::guest::host::GuestState;
 use crate::guest::wasi;
 
 pub(super) use self::names::{entry, find};
-
-/// What a hand-over may take besides the values that the output's limit allows.
-const SPARE_BYTES: usize = 64 << 10;
 
 /// A call of a component's function whose arguments fit.
 #[derive(Debug)]
@@ -84,8 +81,6 @@ impl ComponentPlan {
         component: &LoadedComponent,
     ) -> Result<Answer, GuestFault> {
         let limit = store.data().output_limit;
-        let most = limit.saturating_mul(size_of::<Val>()).saturating_add(SPARE_BYTES);
-        store.set_hostcall_fuel(most.min(MAX_VALUE_BYTES));
         if component.uses_wasi() {
             let mut builder = wasi::builder(store.data());
             builder.arg(&self.argv0);

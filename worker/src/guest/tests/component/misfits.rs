@@ -186,6 +186,58 @@ fn each_kind_of_misfit_is_named_by_its_path() {
     }
 }
 
+/// What a schema cannot say of an argument: which digits are beyond 64 bits.
+const PAST_THE_SCHEMA: &[&str] = &[r#""18446744073709551616""#];
+
+#[tokio::test]
+async fn each_kind_of_misfit_is_one_to_the_schema_too() {
+    let order = order();
+    let export = order.export(FUNCTION);
+    let (takes, gives) = (validator(export.args_schema), validator(export.results_schema));
+    let fits = |value: &Value| takes.is_valid(&Value::Array(echoed(value).args.unwrap()));
+    assert!(fits(&fitting()));
+    assert!(gives.is_valid(&order.results(echoed(&fitting())).await));
+    for (path, wrong, text) in MISFITS {
+        let mut given = fitting();
+        *given.pointer_mut(path).unwrap() = serde_json::from_str(wrong).unwrap();
+        assert_eq!(fits(&given), PAST_THE_SCHEMA.contains(wrong), "{text}");
+    }
+}
+
+#[test]
+fn bytes_are_base64_to_the_schema_where_they_are_to_a_call() {
+    let bytes = Guest::new(&echo("", &[], "(list u8)"));
+    let schema = validator(bytes.export(FUNCTION).args_schema);
+    for (text, fits) in [
+        ("", true),
+        ("AQ==", true),
+        ("AQI=", true),
+        ("AQID", true),
+        ("+/+/", true),
+        ("AQIDBA==", true),
+        ("A", false),
+        ("AQ", false),
+        ("AQ=", false),
+        ("AQI", false),
+        ("AQ===", false),
+        ("====", false),
+        ("AR==", false),
+        ("AQJ=", false),
+        ("A-_A", false),
+        ("AQ==AQ==", false),
+        (" AQ==", false),
+        ("AQ==\n", false),
+    ] {
+        let call = echoed(&json!({"base64": text}));
+        let given = Value::Array(call.args.clone().unwrap());
+        assert_eq!(
+            (schema.is_valid(&given), bytes.plan(call).is_ok()),
+            (fits, fits),
+            "{text:?}"
+        );
+    }
+}
+
 #[test]
 fn a_wrong_number_of_arguments_is_refused_with_the_signature() {
     let greet = Guest::file("component/greeter.wat");

@@ -65,6 +65,9 @@ fn echo(types: &str, names: &[String], ty: &str) -> Vec<u8> {
     )
 }
 
+/// What the only function of these components is called.
+const FUNCTION: &str = "test:it/face@1.2.3#f";
+
 /// The arguments of an echo.
 fn echoed(value: &Value) -> CallInput {
     let mut all = vec![value.clone()];

@@ -3,7 +3,6 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use wess_schemas::export;
 
 use super::*;
 
@@ -204,12 +203,14 @@ fn every_value_of_every_type_comes_back_the_same_and_fits_its_schema() {
         let (mut types, mut names) = (String::new(), Vec::new());
         let text = ty.write(&mut types, &mut names);
         let guest = Guest::load(&echo(&types, &names, &text), &engines, Metering::Off);
-        let schema = args_schema(&guest);
+        let export = guest.export(FUNCTION);
+        let (schema, given_back) = (validator(export.args_schema), validator(export.results_schema));
         for value in values {
             let call = echoed(&value);
             let given = Value::Array(call.args.clone().unwrap());
             prop_assert!(schema.is_valid(&given), "{given} does not fit its schema");
             let results = runtime.block_on(guest.results(call));
+            prop_assert!(given_back.is_valid(&results), "{results} does not fit its schema");
             prop_assert_eq!(results, json!([[value, 7]]));
         }
         Ok(())
@@ -217,32 +218,10 @@ fn every_value_of_every_type_comes_back_the_same_and_fits_its_schema() {
     same.unwrap();
 }
 
-/// The schema of what the guest's only function takes.
-fn args_schema(guest: &Guest) -> jsonschema::Validator {
-    let version = version(guest);
-    let schema = export::describe(&version).remove(0).args_schema.unwrap();
-    jsonschema::draft202012::new(&schema).unwrap()
-}
-
-fn version(guest: &Guest) -> wess_schemas::module::ModuleVersion {
-    wess_schemas::module::ModuleVersion {
-        version: 1,
-        digest: wess_schemas::Digest::from_bytes([1; 32]),
-        size: 1,
-        abi: guest.inspection.abi,
-        exports: guest.inspection.exports.clone(),
-        chain: None,
-        component: guest.inspection.component.clone(),
-        limits: Default::default(),
-        settings: Default::default(),
-        created: wess_schemas::timestamp::Timestamp::now(),
-    }
-}
-
 #[test]
 fn what_does_not_fit_does_not_fit_the_schema_either() {
     let greet = Guest::file("component/greeter.wat");
-    let schema = args_schema(&greet);
+    let schema = validator(greet.export("example:greet/greeter@1.0.0#greet").args_schema);
     assert!(schema.is_valid(&json!([{"name": "Ada", "age": 36}, "warm"])));
     assert!(schema.is_valid(&json!([{"name": "Ada"}, "warm"])));
     for wrong in [
@@ -262,21 +241,13 @@ fn what_does_not_fit_does_not_fit_the_schema_either() {
 #[test]
 fn the_interface_is_told_as_wit_and_as_signatures() {
     let greet = Guest::file("component/greeter.wat");
-    let exports = export::describe(&version(&greet));
-    let told: Vec<_> = exports
-        .iter()
-        .map(|export| (export.name.as_str(), export.signature.as_str()))
-        .collect();
-    assert_eq!(
-        told,
-        [
-            (
-                "example:greet/greeter@1.0.0#greet",
-                "(who: person, tone: tone) -> result<greeting, string>"
-            ),
-            ("example:greet/greeter@1.0.0#hello", "(name: string) -> string"),
-        ]
-    );
+    for (function, signature) in [
+        ("greet", "(who: person, tone: tone) -> result<greeting, string>"),
+        ("hello", "(name: string) -> string"),
+    ] {
+        let export = greet.export(&format!("example:greet/greeter@1.0.0#{function}"));
+        assert_eq!(export.signature, signature);
+    }
     let wit = greet.inspection.component.unwrap().wit.unwrap();
     assert_names(
         &wit,
