@@ -10,7 +10,7 @@ pub(super) mod messaging;
 mod outline;
 
 pub(super) use link::linker;
-pub(super) use loaded::LoadedComponent;
+pub(super) use loaded::{LiveComponent, LoadedComponent};
 
 use wess_schemas::module::Abi;
 use wess_schemas::wit::ComponentInterface;

@@ -21,7 +21,7 @@ use self::lift::Lifting;
 use self::lower::{Lowering, MAX_VALUE_BYTES};
 use super::CallInput;
 use super::typed::arguments;
-use crate::guest::component::LoadedComponent;
+use crate::guest::component::{LiveComponent, LoadedComponent};
 use crate::guest::ending::{Answer, GuestFault};
 use crate::guest::host::GuestState;
 use crate::guest::wasi;
@@ -82,6 +82,7 @@ impl ComponentPlan {
         self,
         store: &mut Store<GuestState>,
         component: &LoadedComponent,
+        live: &mut Option<LiveComponent>,
     ) -> Result<Answer, GuestFault> {
         let limit = store.data().output_limit;
         let most = limit.saturating_mul(size_of::<Val>()).saturating_add(SPARE_BYTES);
@@ -94,8 +95,8 @@ impl ComponentPlan {
             }
             store.data_mut().wasi = Some(wasi::context(builder));
         }
-        let instance = component.instantiate(store).await?;
-        let function = component.function(&instance, store, &self.function)?;
+        let live = component.instance(store, live).await?;
+        let function = live.function(component, store, self.function)?;
         let shape = Shape::of(&self.interface, self.result);
         let lifting = Lifting::new(&self.interface, limit);
         let called = match self.given {
