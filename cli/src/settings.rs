@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use wess_schemas::settings::{Settings, SettingsChange};
+use wess_schemas::settings::{Isolation, Settings, SettingsChange};
 use wess_schemas::{Limits, ModuleName};
 use wess_service::nats::NatsOptions;
 
@@ -78,6 +78,7 @@ impl SettingsArgs {
     fn says_settings(&self) -> bool {
         self.description.is_some()
             || self.deterministic
+            || self.reuse.is_some()
             || self.allow_keyvalue
             || !self.env.is_empty()
             || !self.values.is_empty()
@@ -91,6 +92,7 @@ impl SettingsArgs {
         settings.env.extend(self.env.iter().cloned());
         settings.config.extend(self.values.iter().cloned());
         settings.deterministic |= self.deterministic;
+        settings.isolation = self.reuse.map(|reuse| Isolation { reuse }).or(settings.isolation);
         settings.routes.extend(self.routes.iter().cloned());
         settings.grants.keyvalue |= self.allow_keyvalue;
         settings.grants.publish.extend(self.publish.iter().cloned());
@@ -150,6 +152,7 @@ mod tests {
         module = "out/resize.wasm"
         description = "resizes"
         routes = ["a.example.com"]
+        isolation = { reuse = 10 }
         [limits]
         memory_mb = 128
         [env]
@@ -169,8 +172,10 @@ mod tests {
         assert_eq!(manifest.module.unwrap(), Path::new("out/resize.wasm"));
         assert_eq!(manifest.terms.limits.unwrap().memory_mb, Some(128));
         let mut settings = manifest.terms.settings.unwrap();
+        assert_eq!(settings.isolation, Some(Isolation { reuse: 10 }));
         let flags = SettingsArgs {
             env: vec![("LANG".into(), "de".into())],
+            reuse: Some(20),
             routes: vec!["*.b.example.com".into()],
             publish: vec!["b.c".into()],
             http: vec!["*.example.org".into()],
@@ -183,6 +188,7 @@ mod tests {
             (2, 2)
         );
         assert_eq!(settings.routes.len(), 2);
+        assert_eq!(settings.isolation, Some(Isolation { reuse: 20 }));
         assert!(settings.grants.keyvalue && settings.description.as_deref() == Some("resizes"));
     }
 

@@ -22,6 +22,8 @@ pub const MAX_GRANTS: usize = 64;
 pub const MAX_SECRETS_CHARS: usize = 64 << 10;
 /// Longest subject.
 pub const MAX_GRANT_BYTES: usize = 255;
+/// Most calls that one instance may serve.
+pub const MAX_REUSE: u32 = 1_000_000;
 /// A module's settings; what is left out is empty, off or denied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -42,12 +44,24 @@ pub struct Settings {
     /// job's id, clocks stand at the time when the job was accepted, and nothing may be granted.
     #[serde(skip_serializing_if = "is_false")]
     pub deterministic: bool,
+    /// Whether an instance may serve more than one call; left out, each call has a fresh one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
     /// Hosts whose requests at a gateway go to the module, while this is its newest version.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub routes: BTreeSet<String>,
     /// What guests may reach.
     #[serde(skip_serializing_if = "Grants::is_empty")]
     pub grants: Grants,
+}
+
+/// What one call of a module may find of another. What a guest leaves in its memory, its next call finds there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Isolation {
+    /// Most calls that one instance serves, one after the other.
+    #[schemars(range(min = 2, max = 1_000_000))]
+    pub reuse: u32,
 }
 
 /// The body of `PUT /v1/modules/{name}/settings`: what is said replaces what held before, each as a whole.
@@ -144,6 +158,14 @@ pub enum InvalidSettings {
         "settings.deterministic and settings.grants exclude each other: what is granted may differ at the next run"
     )]
     Deterministic,
+    /// Not a number of calls for one instance.
+    #[error("settings.isolation.reuse is {0}, but must be from 2 to {MAX_REUSE}")]
+    Reuse(u32),
+    /// What was left by another call differs from one run to the next.
+    #[error(
+        "settings.deterministic and settings.isolation exclude each other: what another call left may differ at the next run"
+    )]
+    DeterministicReuse,
     /// No subject, or one that is not to be published to.
     #[error("settings.grants.publish has {0:?}, which is no subject, or one that nobody may publish to")]
     Subject(String),
@@ -186,6 +208,7 @@ impl Settings {
         if self.deterministic && !self.grants.is_empty() {
             return Err(InvalidSettings::Deterministic);
         }
+        self.check_isolation()?;
         if self.grants.publish.len() > MAX_GRANTS {
             return Err(InvalidSettings::TooManyGrants);
         }
@@ -208,6 +231,16 @@ impl Settings {
 }
 
 impl Settings {
+    fn check_isolation(&self) -> Result<(), InvalidSettings> {
+        match self.isolation {
+            Some(_) if self.deterministic => Err(InvalidSettings::DeterministicReuse),
+            Some(Isolation { reuse }) if !(2..=MAX_REUSE).contains(&reuse) => {
+                Err(InvalidSettings::Reuse(reuse))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check_secrets(&self) -> Result<(), InvalidSettings> {
         let chars: usize = self.secrets.values().map(|sealed| sealed.as_str().len()).sum();
         if self.secrets.len() > MAX_SECRETS || chars > MAX_SECRETS_CHARS {
@@ -278,7 +311,7 @@ mod tests {
     #[test]
     fn what_fits_is_taken_and_read_back_as_it_was() {
         let all = settings(
-            r#"{"description":"resizes","env":{"LANG":"C"},"config":{"size.max":"9"},
+            r#"{"description":"resizes","env":{"LANG":"C"},"config":{"size.max":"9"},"isolation":{"reuse":2},
                 "routes":["hello.example.com","*.shop.example.com"],
                 "grants":{"keyvalue":true,"publish":["orders.>","a.*.b"],"http":["*.a.com"]}}"#,
         );
@@ -306,6 +339,18 @@ mod tests {
             (
                 r#"{"deterministic":true,"grants":{"keyvalue":true}}"#.into(),
                 "settings.deterministic",
+            ),
+            (
+                r#"{"isolation":{"reuse":1}}"#.into(),
+                "settings.isolation.reuse is 1,",
+            ),
+            (
+                r#"{"isolation":{"reuse":1000001}}"#.into(),
+                "settings.isolation.reuse is 1000001,",
+            ),
+            (
+                r#"{"deterministic":true,"isolation":{"reuse":2}}"#.into(),
+                "settings.deterministic and settings.isolation",
             ),
             (
                 r#"{"env":{"A":""},"secrets":{"A":"XA.b"}}"#.into(),
@@ -358,6 +403,12 @@ mod tests {
             let refused = settings(&json).check().expect_err(&json).to_string();
             assert!(refused.contains(named), "{json}: {refused}");
         }
-        assert!(serde_json::from_str::<Settings>(r#"{"grant":{}}"#).is_err());
+        for unknown in [
+            r#"{"grant":{}}"#,
+            r#"{"isolation":{}}"#,
+            r#"{"isolation":{"reuse":2,"idle":1}}"#,
+        ] {
+            assert!(serde_json::from_str::<Settings>(unknown).is_err(), "{unknown}");
+        }
     }
 }

@@ -30,6 +30,9 @@ pub struct SettingsArgs {
     /// Give the same job the same bytes whenever it runs; excludes every grant.
     #[arg(long)]
     pub deterministic: bool,
+    /// Let an instance serve up to so many calls, one after the other: each finds what the others left in its memory.
+    #[arg(long, value_name = "N")]
+    pub reuse: Option<u32>,
     /// A host whose requests at a gateway go to the module: NAME or *.NAME.
     #[arg(long = "route", value_name = "HOST")]
     pub routes: Vec<String>,

@@ -6,6 +6,7 @@ use serde_json::Value;
 use wess_schemas::chain::{ChainStep, StoredChain};
 use wess_schemas::export::Export;
 use wess_schemas::module::{Abi, Module, VersionSummary};
+use wess_schemas::settings::Isolation;
 use wess_schemas::{Invocation, Limits, Tag};
 
 use super::Ask;
@@ -56,11 +57,16 @@ fn facts(module: &Module) -> String {
         ("secrets", list(&settings.secrets.keys().cloned().collect())),
         ("config", pairs(&settings.config)),
         ("deterministic", settings.deterministic.then(|| "yes".into())),
+        ("instances", settings.isolation.map(instances)),
         ("routes", list(&settings.routes)),
         ("keyvalue", grants.keyvalue.then(|| "allowed".into())),
         ("publishes to", list(&grants.publish)),
         ("calls", list(&grants.http)),
     ])
+}
+
+fn instances(isolation: Isolation) -> String {
+    format!("each serves up to {} calls", isolation.reuse)
 }
 
 fn pairs(values: &BTreeMap<String, String>) -> Option<String> {

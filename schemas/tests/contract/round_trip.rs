@@ -14,7 +14,7 @@ use wess_schemas::module::{Abi, ListRequest, TagRequest, VersionSummary};
 use wess_schemas::outcome::{ModuleRun, RunStats, StepRun};
 use wess_schemas::payload::{PayloadBucket, PayloadRef};
 use wess_schemas::secret::SealedSecret;
-use wess_schemas::settings::{Grants, Settings};
+use wess_schemas::settings::{Grants, Isolation, Settings};
 use wess_schemas::store::StoreRequest;
 use wess_schemas::subject::Prefix;
 use wess_schemas::timestamp::Timestamp;
@@ -184,8 +184,9 @@ prop_compose! {
         description in of(text()), env in btree_map(text(), text(), 0..3), config in btree_map(text(), text(), 0..3),
         secrets in btree_map(text(), sealed(), 0..3), (deterministic, keyvalue) in any::<(bool, bool)>(),
         publish in btree_set(text(), 0..3), http in btree_set(text(), 0..3), routes in btree_set(text(), 0..3),
+        isolation in of(any::<u32>().prop_map(|reuse| Isolation { reuse })),
     ) -> Settings {
-        Settings { description, env, secrets, config, deterministic, routes, grants: Grants { keyvalue, publish, http } }
+        Settings { description, env, secrets, config, deterministic, isolation, routes, grants: Grants { keyvalue, publish, http } }
     }
 }
 

@@ -54,6 +54,7 @@ impl Executor {
 
     async fn finish_taken(&mut self) {
         self.draining = true;
+        self.forget_all_instances();
         let client = self.client.clone();
         self.inbox.drain(&client).await;
         self.finish_inside().await;

@@ -4,6 +4,7 @@
 mod drain;
 mod host;
 mod http;
+mod idle;
 mod inbox;
 mod keyed;
 mod lanes;

@@ -59,12 +59,11 @@ impl<T> Shelf<T> {
         }
     }
 
-    /// A load is over; gives back who waited for it.
-    pub fn loaded(&mut self, key: Key, prepared: Option<&Arc<Prepared>>) -> Vec<T> {
-        if let Some(prepared) = prepared {
-            self.ready.put(key, Arc::clone(prepared));
-        }
-        self.loading.remove(&key).unwrap_or_default()
+    /// A load is over; gives back who waited for it, and the module that had to go for it.
+    pub fn loaded(&mut self, key: Key, prepared: Option<&Arc<Prepared>>) -> (Vec<T>, Option<Arc<Prepared>>) {
+        let gone = prepared.and_then(|prepared| self.ready.push(key, Arc::clone(prepared)));
+        let waiting = self.loading.remove(&key).unwrap_or_default();
+        (waiting, gone.map(|(_, gone)| gone))
     }
 
     /// Gives back everybody who waits for a load.
@@ -83,6 +82,11 @@ impl<T> Shelf<T> {
             .values_mut()
             .flat_map(|waiting| waiting.extract_if(.., |call| leaves(call)))
             .collect()
+    }
+
+    /// Whether this very module is ready.
+    pub fn has(&self, key: Key, is_it: impl FnOnce(&Arc<Prepared>) -> bool) -> bool {
+        self.ready.peek(&key).is_some_and(is_it)
     }
 
     /// How many modules are ready.

@@ -47,6 +47,8 @@ pub struct Ticket {
     pub module: Arc<Resolved>,
     pub plan: Plan,
     pub limits: EffectiveLimits,
+    /// How many calls its instance may serve, if that may be more than this one.
+    pub reuse: Option<u32>,
     /// Its module, once that is ready.
     pub prepared: Option<Arc<Prepared>>,
     pub load_us: u64,
@@ -186,6 +188,7 @@ impl Executor {
             size_bytes,
         } = *pending;
         let (expires, job_id, mut input) = (call.expires(), call.job_id, call.input);
+        let has_env = !input.env.is_empty();
         input.put_env(&module.settings.env);
         if !module.settings.secrets.is_empty() {
             let opened = module
@@ -229,6 +232,7 @@ impl Executor {
                 job_id,
                 responder,
                 origin,
+                reuse: reuse(&module, &plan, has_env),
                 module,
                 plan,
                 limits,
@@ -278,7 +282,11 @@ impl Executor {
     }
 
     fn on_loaded(&mut self, Loaded { key, result, load_us }: Loaded) {
-        for mut ticket in self.shelf.loaded(key, result.as_ref().ok()) {
+        let (waiting, gone) = self.shelf.loaded(key, result.as_ref().ok());
+        if let Some(gone) = gone {
+            self.forget_instances(&gone);
+        }
+        for mut ticket in waiting {
             match &result {
                 Ok(prepared) => {
                     ticket.prepared = Some(Arc::clone(prepared));
@@ -372,6 +380,12 @@ impl Executor {
     pub(super) fn errand(&mut self, errand: impl Future<Output = Event> + 'static) {
         self.errands.push(errand.boxed_local());
     }
+}
+
+/// How many calls an instance may serve that is made for this one. One that has its caller's environment serves nobody else.
+fn reuse(module: &Resolved, plan: &Plan, has_env: bool) -> Option<u32> {
+    let isolation = module.settings.isolation?;
+    plan.may_share_its_instance(has_env).then_some(isolation.reuse)
 }
 
 /// What a call waits for must come before its wait ends.

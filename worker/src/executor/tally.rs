@@ -69,6 +69,10 @@ pub struct Tally {
     pub cold: Cell,
     /// Guests that changed to the slow lane.
     pub overstayed: Cell,
+    /// Calls that had an instance which served others before.
+    pub reused: Cell,
+    /// Instances that wait for their next call; written under the lock of those.
+    pub idle: Cell,
     /// Calls handed to the queue for want of a slot.
     pub spilled: Cell,
     /// Requests not answered because of the reply subject they named.
@@ -138,7 +142,7 @@ impl Tally {
 type Shown = (&'static str, &'static str, fn(&Tally) -> &Cell);
 
 /// What is counted, besides calls by their ends.
-const COUNTERS: [Shown; 6] = [
+const COUNTERS: [Shown; 7] = [
     (
         "wess_worker_cold_calls",
         "Calls that had to load their module first",
@@ -148,6 +152,11 @@ const COUNTERS: [Shown; 6] = [
         "wess_worker_overstayed",
         "Guests that changed to the slow lane",
         |tally| &tally.overstayed,
+    ),
+    (
+        "wess_worker_reused_instances",
+        "Calls that had an instance which served others before",
+        |tally| &tally.reused,
     ),
     (
         "wess_worker_spilled_calls",
@@ -228,7 +237,7 @@ impl Collector for Tallies {
             let total = ConstCounter::new(self.sum(|tally| cell(tally).get()));
             total.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
-        let gauges: [Shown; 3] = [
+        let gauges: [Shown; 4] = [
             ("wess_worker_slots_busy", "Guests running or suspended", |tally| {
                 &tally.slots_busy
             }),
@@ -236,6 +245,11 @@ impl Collector for Tallies {
                 "wess_worker_waiting",
                 "Calls waiting for a slot or their module",
                 |tally| &tally.waiting,
+            ),
+            (
+                "wess_worker_idle_instances",
+                "Instances that wait for their module's next call",
+                |tally| &tally.idle,
             ),
             (
                 "wess_worker_prepared_modules",

@@ -25,6 +25,7 @@ use wess_service::lifecycle::Failure;
 use wess_service::trace_context::TraceParent;
 
 use super::host::{CallHost, Outside, publish_logs};
+use super::idle::Idle;
 use super::inbox::Inbox;
 use super::keyed::Keyed;
 use super::lanes::{Awaited, GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, first_turn};
@@ -38,7 +39,7 @@ use super::tally::Tally;
 use super::{Arrival, Common, Moved};
 use crate::call::{Call, Finished};
 use crate::endpoints::invoke::{self, Form};
-use crate::guest::{Ending, EnginePool, Run};
+use crate::guest::{Ending, EnginePool, Kept, Run};
 use crate::queue::keyed::KeyedCalls;
 use crate::queue::known::KnownJobs;
 use crate::registry::{Resolved, Storage};
@@ -71,6 +72,7 @@ pub struct Executor {
     pub(super) engines: Arc<EnginePool>,
     pub(super) shelf: Shelf<Box<Ticket>>,
     pub(super) slots: Slots<Box<Ticket>>,
+    pub(super) idle: Arc<Idle<Box<Kept>>>,
     /// Whether every slot was held at the end of the last turn.
     was_full: bool,
     pub(super) spills: Spills,
@@ -124,6 +126,7 @@ impl Executor {
             common.subjects.clone(),
             Arc::clone(&common.outbound),
         );
+        let idle = Idle::new(Arc::clone(&tally), &common.budget);
         let logs = TaskTracker::new();
         logs.spawn(publish_logs(client.clone(), common.subjects.clone(), lines));
         let mut sweep = tokio::time::interval(SWEEP);
@@ -133,6 +136,7 @@ impl Executor {
             engines: Arc::new(EnginePool::new(common.bounds.slots as u32, common.ticker.clone())),
             shelf: Shelf::new(common.max_prepared),
             slots: Slots::new(common.bounds),
+            idle,
             was_full: false,
             spills: Spills::new(client.clone()),
             keyed: Keyed::new(KeyedCalls {
@@ -372,6 +376,7 @@ impl Executor {
             ..RunStats::default()
         };
         let fixed = ticket.fixed();
+        let reuse = self.reuse(&ticket, &prepared);
         let host = CallHost {
             job_id: ticket.job_id.clone(),
             module: Arc::clone(&ticket.module),
@@ -392,6 +397,7 @@ impl Executor {
             limits: ticket.limits,
             host: Arc::new(host),
             budget,
+            reuse,
         };
         match first_turn(GuestFuture::new(prepared, run)) {
             Polled::Ended(end) => self.finish(end, running),
@@ -427,8 +433,10 @@ impl Executor {
                 run_us,
                 fuel,
                 memory_peak_bytes,
+                kept,
             }) => {
                 self.tally.ran(run_us);
+                self.keep(&module, kept);
                 (stats.run_us, stats.fuel, stats.memory_peak_bytes) = (run_us, fuel, Some(memory_peak_bytes));
                 result.map_err(|fault| {
                     let trace_id = trace.map(TraceParent::trace_id);

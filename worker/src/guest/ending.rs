@@ -8,6 +8,7 @@ use wasmtime_wasi::I32Exit;
 use wess_schemas::{ErrorBody, ErrorCode};
 
 use super::host::{HostFault, StateError};
+use super::kept::Kept;
 use super::limits::Refused;
 use super::wasi::Exited;
 
@@ -33,6 +34,8 @@ pub struct Ending {
     pub fuel: Option<u64>,
     /// Most linear memory held at once, in bytes.
     pub memory_peak_bytes: u64,
+    /// Its instance, if that may serve another call.
+    pub kept: Option<Box<Kept>>,
 }
 
 /// Why a guest did not answer.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use wasmtime::{Caller, Engine, Extern, Linker, Memory};
+use wasmtime_wasi::WasiView;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wess_schemas::limits::EffectiveLimits;
 use wess_schemas::settings::{MAX_GRANT_BYTES, Settings};
@@ -146,6 +147,25 @@ impl GuestState {
             host,
             last_state: Bytes::new(),
         }
+    }
+
+    /// The state of another run in the same instance: nothing of the last one is left but what the guest holds.
+    pub fn renew(&mut self, deadline: Instant, limits: &EffectiveLimits, host: Arc<dyn Host>) {
+        let limiter = self.limiter.hand_over(limits.memory_bytes);
+        *self = Self::new(limiter, deadline, limits, host);
+    }
+
+    /// Lets go of all that belongs to the run alone: its log's last line goes out, its connections are closed.
+    pub fn rest(&mut self) {
+        self.wasi = None;
+        self.output = None;
+        self.http = HttpState::new(Arc::clone(&self.host));
+        self.last_state = Bytes::new();
+    }
+
+    /// Whether the guest has handles of the host's, which the next run would not know.
+    pub fn holds_resources(&mut self) -> bool {
+        self.wasi.is_some() && !self.ctx().table.is_empty()
     }
 }
 

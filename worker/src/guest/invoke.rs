@@ -1,4 +1,5 @@
-//! One run from a prepared module to its ending: a fresh store and instance, under limits, then dropped.
+//! One run from a prepared module to its ending: a fresh store and instance, under limits, then dropped, unless its module
+//! lets an instance serve several calls.
 //!
 //! A deadline has two arms: the epoch traps a guest that computes, a timer drops the future of one that waits.
 
@@ -17,6 +18,7 @@ use super::ending::{Answer, Ending, GuestFault};
 use super::epoch::{FIRST_TICKS, NEXT_TICKS, forgiving_waits, note_overstay, take_wait};
 use super::fixed::Fixed;
 use super::host::{GuestState, Host, HostFault};
+use super::kept::{Kept, Live, Past, Reuse};
 use super::limits::{GuestLimiter, MemoryBudget};
 
 /// Everything one run needs besides its module.
@@ -31,15 +33,23 @@ pub struct Run {
     pub host: Arc<dyn Host>,
     /// The process's guest memory.
     pub budget: Arc<MemoryBudget>,
+    /// Whether its instance may serve other calls; `None` for one of its own.
+    pub reuse: Option<Reuse>,
 }
 
 /// Runs a guest to its end. The future may be polled on any thread; its epoch ticks until it ends or is dropped.
-pub async fn invoke(prepared: Arc<Prepared>, run: Run) -> Ending {
+pub async fn invoke(prepared: Arc<Prepared>, mut run: Run) -> Ending {
     let _running = prepared.clock().enter();
     let started = Instant::now();
     let deadline = started + Duration::from_millis(run.limits.timeout_ms);
-    let mut store = store(&prepared, &run, deadline);
-    let answered = before(deadline, forgiving_waits(call(run.plan, &mut store, &prepared))).await;
+    let kept = run.reuse.as_mut().and_then(|reuse| reuse.kept.take());
+    let (mut store, mut live, past) = match kept {
+        Some(kept) => again(*kept, &run, deadline),
+        None => (store(&prepared, &run, deadline), Live::default(), Past::default()),
+    };
+    arm(&mut store, &prepared, &run);
+    let called = call(run.plan, &mut store, &mut live, &prepared);
+    let answered = before(deadline, forgiving_waits(called)).await;
     let result = answered.unwrap_or(Err(GuestFault::DeadlineExceeded(run.limits.timeout_ms)));
     let refused = store.data().limiter.refused();
     let result = result.map_err(|fault| fault.after_refusal(refused));
@@ -50,12 +60,31 @@ pub async fn invoke(prepared: Arc<Prepared>, run: Run) -> Ending {
         None => (result, None),
     };
     let memory_peak_bytes = store.data().limiter.peak_bytes();
+    let run_us = started.elapsed().as_micros() as u64;
+    let kept = match run.reuse {
+        Some(reuse) if result.is_ok() => Kept::after(prepared, store, live, past, reuse.most),
+        _ => None,
+    };
     Ending {
         result,
-        run_us: started.elapsed().as_micros() as u64,
+        run_us,
         fuel,
         memory_peak_bytes,
+        kept,
     }
+}
+
+/// An instance that has served calls before, with nothing of them but what the guest holds.
+fn again(kept: Kept, run: &Run, deadline: Instant) -> (Store<GuestState>, Live, Past) {
+    let Kept {
+        mut store,
+        live,
+        past,
+        ..
+    } = kept;
+    let host = Arc::clone(&run.host);
+    store.data_mut().renew(deadline, &run.limits, host);
+    (store, live, past)
 }
 
 fn store(prepared: &Prepared, run: &Run, deadline: Instant) -> Store<GuestState> {
@@ -67,7 +96,6 @@ fn store(prepared: &Prepared, run: &Run, deadline: Instant) -> Store<GuestState>
     state.fixed = run.fixed;
     let mut store = Store::new(prepared.engine(), state);
     store.limiter(|state| &mut state.limiter);
-    store.set_epoch_deadline(FIRST_TICKS);
     store.epoch_deadline_callback(|context| {
         if Instant::now() >= context.data().deadline {
             return Err(HostFault::Deadline(context.data().timeout_ms).into());
@@ -78,13 +106,18 @@ fn store(prepared: &Prepared, run: &Run, deadline: Instant) -> Store<GuestState>
         note_overstay();
         Ok(UpdateDeadline::Yield(NEXT_TICKS))
     });
+    store
+}
+
+/// Gives a run its ticks and its fuel.
+fn arm(store: &mut Store<GuestState>, prepared: &Prepared, run: &Run) {
+    store.set_epoch_deadline(FIRST_TICKS);
     if prepared.metering().counts() {
         let given = run.limits.fuel.unwrap_or(u64::MAX);
         store
             .set_fuel(tank(given))
             .expect("an engine made for fuel takes fuel");
     }
-    store
 }
 
 /// One more than is given: who has used all of it still has that one, who has none left used more.
@@ -92,13 +125,22 @@ fn tank(given: u64) -> u64 {
     given.saturating_add(1)
 }
 
-async fn call(plan: Plan, store: &mut Store<GuestState>, prepared: &Prepared) -> Result<Answer, GuestFault> {
+async fn call(
+    plan: Plan,
+    store: &mut Store<GuestState>,
+    live: &mut Live,
+    prepared: &Prepared,
+) -> Result<Answer, GuestFault> {
     match (plan, prepared.code()) {
-        (Plan::Typed(plan), Code::Module(module)) => plan.run(store, module).await,
-        (Plan::Plugin(plan), Code::Module(module)) => plan.run(store, module).await,
+        (Plan::Typed(plan), Code::Module(module)) => plan.run(store, module, &mut live.module).await,
+        (Plan::Plugin(plan), Code::Module(module)) => plan.run(store, module, &mut live.module).await,
         (Plan::Command(plan), code) => plan.run(store, code).await,
-        (Plan::Component(plan), Code::Component(component)) => plan.run(store, component).await,
-        (Plan::Http(plan), Code::Component(component)) => plan.run(store, component).await,
+        (Plan::Component(plan), Code::Component(component)) => {
+            plan.run(store, component, &mut live.component).await
+        }
+        (Plan::Http(plan), Code::Component(component)) => {
+            plan.run(store, component, &mut live.component).await
+        }
         (Plan::Typed(_) | Plan::Plugin(_), Code::Component(_))
         | (Plan::Component(_) | Plan::Http(_), Code::Module(_)) => Err(GuestFault::Mismatch),
     }

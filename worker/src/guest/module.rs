@@ -1,6 +1,6 @@
 //! A core module ready to be instantiated, its imports linked and the exports that ABIs know looked up.
 
-use wasmtime::{Engine, Instance, InstancePre, Memory, Module, ModuleExport, Store, TypedFunc};
+use wasmtime::{Engine, Func, Instance, InstancePre, Memory, Module, ModuleExport, Store, TypedFunc};
 
 use super::abi::INITIALIZE;
 use super::ending::GuestFault;
@@ -16,6 +16,19 @@ pub(super) struct LoadedModule {
     output_getters: Option<(ModuleExport, ModuleExport)>,
     uses_wasi: bool,
 }
+
+/// An instance of a module, and what has been looked up in it.
+pub(super) struct LiveModule {
+    instance: Instance,
+    memory: Option<Memory>,
+    alloc: Option<Option<TypedFunc<u32, u32>>>,
+    output_getters: Option<Option<OutputGetters>>,
+    /// The last function that was called, by its name.
+    function: Option<(String, Func)>,
+}
+
+/// Where the output begins, and how long it is.
+pub(super) type OutputGetters = (TypedFunc<(), u32>, TypedFunc<(), u32>);
 
 impl LoadedModule {
     pub fn new(module: &Module, pre: InstancePre<GuestState>) -> Self {
@@ -39,47 +52,29 @@ impl LoadedModule {
         self.pre.module().engine()
     }
 
-    /// A fresh instance, initialized if the module asks for that.
-    pub async fn instantiate(&self, store: &mut Store<GuestState>) -> Result<Instance, GuestFault> {
+    /// The instance that there is, else a fresh one, initialized if the module asks for that. Its WASI is this run's own.
+    pub async fn instance<'a>(
+        &self,
+        store: &mut Store<GuestState>,
+        live: &'a mut Option<LiveModule>,
+    ) -> Result<&'a mut LiveModule, GuestFault> {
         if self.uses_wasi {
             let builder = wasi::builder(store.data());
             store.data_mut().wasi = Some(wasi::context(builder));
         }
-        let instance = self.instantiate_bare(store).await?;
-        if let Some(initialize) = self.function::<(), ()>(&self.initialize, &instance, store) {
-            initialize.call_async(&mut *store, ()).await?;
+        if live.is_none() {
+            let instance = self.instantiate_bare(store).await?;
+            if let Some(initialize) = self.function::<(), ()>(&self.initialize, &instance, store) {
+                initialize.call_async(&mut *store, ()).await?;
+            }
+            *live = Some(LiveModule::new(instance));
         }
-        Ok(instance)
+        live.as_mut().ok_or(GuestFault::Mismatch)
     }
 
     /// A fresh instance, as it is after its start function.
     pub async fn instantiate_bare(&self, store: &mut Store<GuestState>) -> wasmtime::Result<Instance> {
         self.pre.instantiate_async(&mut *store).await
-    }
-
-    pub fn memory(&self, instance: &Instance, store: &mut Store<GuestState>) -> Result<Memory, HostFault> {
-        let export = self
-            .memory
-            .as_ref()
-            .and_then(|export| instance.get_module_export(&mut *store, export));
-        export
-            .and_then(wasmtime::Extern::into_memory)
-            .ok_or(HostFault::NoMemory)
-    }
-
-    pub fn alloc(&self, instance: &Instance, store: &mut Store<GuestState>) -> Option<TypedFunc<u32, u32>> {
-        self.function(&self.alloc, instance, store)
-    }
-
-    pub fn output_getters(
-        &self,
-        instance: &Instance,
-        store: &mut Store<GuestState>,
-    ) -> Option<(TypedFunc<(), u32>, TypedFunc<(), u32>)> {
-        let (start, len) = self.output_getters.as_ref()?;
-        let start = instance.get_module_export(&mut *store, start)?.into_func()?;
-        let len = instance.get_module_export(&mut *store, len)?.into_func()?;
-        Some((start.typed(&*store).ok()?, len.typed(&*store).ok()?))
     }
 
     fn function<P: wasmtime::WasmParams, R: wasmtime::WasmResults>(
@@ -92,5 +87,76 @@ impl LoadedModule {
             .get_module_export(&mut *store, export.as_ref()?)?
             .into_func()?;
         function.typed(&*store).ok()
+    }
+
+    fn find_output_getters(
+        &self,
+        instance: &Instance,
+        store: &mut Store<GuestState>,
+    ) -> Option<OutputGetters> {
+        let (start, len) = self.output_getters.as_ref()?;
+        let start = instance.get_module_export(&mut *store, start)?.into_func()?;
+        let len = instance.get_module_export(&mut *store, len)?.into_func()?;
+        Some((start.typed(&*store).ok()?, len.typed(&*store).ok()?))
+    }
+}
+
+impl LiveModule {
+    fn new(instance: Instance) -> Self {
+        Self {
+            instance,
+            memory: None,
+            alloc: None,
+            output_getters: None,
+            function: None,
+        }
+    }
+
+    pub fn memory(
+        &mut self,
+        module: &LoadedModule,
+        store: &mut Store<GuestState>,
+    ) -> Result<Memory, HostFault> {
+        if let Some(memory) = self.memory {
+            return Ok(memory);
+        }
+        let export = module
+            .memory
+            .as_ref()
+            .and_then(|export| self.instance.get_module_export(&mut *store, export));
+        self.memory = export.and_then(wasmtime::Extern::into_memory);
+        self.memory.ok_or(HostFault::NoMemory)
+    }
+
+    pub fn alloc(
+        &mut self,
+        module: &LoadedModule,
+        store: &mut Store<GuestState>,
+    ) -> Option<&TypedFunc<u32, u32>> {
+        let instance = &self.instance;
+        let alloc = || module.function(&module.alloc, instance, store);
+        self.alloc.get_or_insert_with(alloc).as_ref()
+    }
+
+    pub fn output_getters(
+        &mut self,
+        module: &LoadedModule,
+        store: &mut Store<GuestState>,
+    ) -> Option<&OutputGetters> {
+        let instance = &self.instance;
+        let getters = || module.find_output_getters(instance, store);
+        self.output_getters.get_or_insert_with(getters).as_ref()
+    }
+
+    /// One of its functions.
+    pub fn function(&mut self, store: &mut Store<GuestState>, name: String) -> Option<Func> {
+        match &self.function {
+            Some((known, function)) if *known == name => Some(*function),
+            _ => {
+                let function = self.instance.get_func(store, &name)?;
+                self.function = Some((name, function));
+                Some(function)
+            }
+        }
     }
 }

@@ -70,6 +70,7 @@ impl<'a> Append<'a> {
             check_count(&self.name, head)?;
         }
         self.check_routes(current.record.as_ref())?;
+        check_isolation(&self.draft)?;
         check_record(&self.draft)?;
         let recorded = self.recorded_after(current.record.as_ref()).await?;
         let next = self.next_head(current.record.as_ref(), &recorded.version);
@@ -280,6 +281,18 @@ impl<'a> Append<'a> {
             stored,
         }
     }
+}
+
+/// Only what is called can be called again.
+fn check_isolation(draft: &ModuleVersion) -> Result<(), ErrorBody> {
+    let why = match draft.abi {
+        _ if draft.settings.isolation.is_none() => return Ok(()),
+        Abi::Typed | Abi::Plugin | Abi::Component | Abi::Http => return Ok(()),
+        Abi::Command => "a command, whose instance runs once, from its start to its exit",
+        Abi::Chain => "a chain, whose steps have their modules' settings",
+    };
+    let text = format!("settings.isolation is for modules whose functions are called: this one is {why}");
+    Err(ErrorBody::new(ErrorCode::InvalidRequest, text))
 }
 
 /// What a version exports was let in with its draft; what is said of it must fit beside that.

@@ -15,6 +15,7 @@ mod fleet;
 mod forgery;
 mod full_disk;
 mod http;
+mod isolation;
 mod job_clock;
 mod job_faults;
 mod jobs;

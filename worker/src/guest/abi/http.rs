@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{Error, WasiHttpView};
 use wess_schemas::ErrorCode;
 use wess_service::http::{Broken, Request, Response, fits};
 
-use crate::guest::component::LoadedComponent;
+use crate::guest::component::{LiveComponent, LoadedComponent};
 use crate::guest::ending::{Answer, GuestFault, trapped};
 use crate::guest::host::GuestState;
 use crate::guest::wasi;
@@ -46,6 +46,7 @@ impl HttpPlan {
         self,
         store: &mut Store<GuestState>,
         component: &LoadedComponent,
+        live: &mut Option<LiveComponent>,
     ) -> Result<Answer, GuestFault> {
         let mut builder = wasi::builder(store.data());
         for (name, value) in &self.env {
@@ -54,8 +55,8 @@ impl HttpPlan {
         store.data_mut().wasi = Some(wasi::context(builder));
         let said = Said::default();
         let (request, outparam) = hand_over(store.data_mut(), self.exchange, &said)?;
-        let instance = component.instantiate(store).await?;
-        let handle = component.function(&instance, store, &self.function)?;
+        let live = component.instance(store, live).await?;
+        let handle = live.function(component, store, self.function)?;
         let handle =
             handle.typed::<(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>), ()>(&*store)?;
         handle.call_async(&mut *store, (request, outparam)).await?;

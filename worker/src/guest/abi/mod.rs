@@ -103,6 +103,16 @@ impl Plan {
         }
     }
 
+    /// Whether an instance can serve this call and others. A command runs once; a component may read its environment at any
+    /// time and keep it, which must not be one caller's own.
+    pub fn may_share_its_instance(&self, has_env: bool) -> bool {
+        match self {
+            Self::Typed(_) | Self::Plugin(_) => true,
+            Self::Component(_) | Self::Http(_) => !has_env,
+            Self::Command(_) => false,
+        }
+    }
+
     /// Fits a call to a module; `argv0` is what a command sees as its name.
     pub fn new(module: Callable<'_>, argv0: &str, call: CallInput) -> Result<Self, ErrorBody> {
         match module.component {

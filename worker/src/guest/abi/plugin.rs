@@ -3,14 +3,14 @@
 //! Every pointer a guest gives is checked; one outside its memory is a trap.
 
 use bytes::Bytes;
-use wasmtime::{Instance, Memory, Store, TypedFunc, WasmParams};
+use wasmtime::{Memory, Store, TypedFunc, WasmParams};
 use wess_schemas::module::{FunctionExport, ValueType};
 
 use super::CallInput;
 use crate::guest::ending::{Answer, GuestFault};
 use crate::guest::host::{GuestState, HostFault, slice};
 use crate::guest::limits::Refused;
-use crate::guest::module::LoadedModule;
+use crate::guest::module::{LiveModule, LoadedModule};
 
 /// The export that a plugin is detected by.
 pub const ENTRY: &str = "process";
@@ -109,24 +109,25 @@ impl PluginPlan {
         self,
         store: &mut Store<GuestState>,
         module: &LoadedModule,
+        live: &mut Option<LiveModule>,
     ) -> Result<Answer, GuestFault> {
-        let instance = module.instantiate(store).await?;
-        let memory = module.memory(&instance, store)?;
-        let input = place(store, module, &instance, memory, &self.input).await?;
+        let live = module.instance(store, live).await?;
+        let memory = live.memory(module, store)?;
+        let input = place(store, module, live, memory, &self.input).await?;
         let exit_code = match &self.env {
             None => {
-                let process = typed::<(u32, u32)>(&instance, store, &self.function)?;
+                let process = typed::<(u32, u32)>(live, store, self.function)?;
                 process.call_async(&mut *store, (input.start, input.len)).await?
             }
             Some(env) => {
-                let env = place(store, module, &instance, memory, env).await?;
-                let process = typed::<(u32, u32, u32, u32)>(&instance, store, &self.function)?;
+                let env = place(store, module, live, memory, env).await?;
+                let process = typed::<(u32, u32, u32, u32)>(live, store, self.function)?;
                 process
                     .call_async(&mut *store, (input.start, input.len, env.start, env.len))
                     .await?
             }
         };
-        let output = output(store, module, &instance, memory, input).await?;
+        let output = output(store, module, live, memory, input).await?;
         Ok(Answer {
             output: Some(output),
             exit_code: Some(exit_code),
@@ -136,13 +137,12 @@ impl PluginPlan {
 }
 
 fn typed<P: WasmParams>(
-    instance: &Instance,
+    live: &mut LiveModule,
     store: &mut Store<GuestState>,
-    function: &str,
+    function: String,
 ) -> Result<TypedFunc<P, i32>, GuestFault> {
-    instance
-        .get_typed_func(store, function)
-        .map_err(|_| GuestFault::Mismatch)
+    let function = live.function(store, function).ok_or(GuestFault::Mismatch)?;
+    function.typed(store).map_err(|_| GuestFault::Mismatch)
 }
 
 /// A part of guest memory as a guest sees it.
@@ -156,7 +156,7 @@ struct Region {
 async fn place(
     store: &mut Store<GuestState>,
     module: &LoadedModule,
-    instance: &Instance,
+    live: &mut LiveModule,
     memory: Memory,
     bytes: &[u8],
 ) -> Result<Region, GuestFault> {
@@ -164,7 +164,7 @@ async fn place(
     if len == 0 {
         return Ok(Region { start: 0, len });
     }
-    let start = match module.alloc(instance, store) {
+    let start = match live.alloc(module, store) {
         Some(alloc) => match alloc.call_async(&mut *store, len).await? {
             // What `malloc` answers when the memory that it asked for was refused.
             0 if store.data().limiter.refused().is_some() => return Err(no_room(store)),
@@ -197,14 +197,14 @@ fn no_room(store: &Store<GuestState>) -> GuestFault {
 async fn output(
     store: &mut Store<GuestState>,
     module: &LoadedModule,
-    instance: &Instance,
+    live: &mut LiveModule,
     memory: Memory,
     input: Region,
 ) -> Result<Vec<u8>, GuestFault> {
     if let Some(output) = store.data_mut().output.take() {
         return Ok(output);
     }
-    let region = match module.output_getters(instance, store) {
+    let region = match live.output_getters(module, store) {
         Some((get_start, get_len)) => {
             let start = get_start.call_async(&mut *store, ()).await?;
             Region {

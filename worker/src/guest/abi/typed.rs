@@ -11,7 +11,7 @@ use super::CallInput;
 use super::number::{float, from_float, from_wide, integer, to_wide, widened};
 use crate::guest::ending::{Answer, GuestFault};
 use crate::guest::host::GuestState;
-use crate::guest::module::LoadedModule;
+use crate::guest::module::{LiveModule, LoadedModule};
 
 /// A typed call whose arguments fit.
 #[derive(Debug)]
@@ -63,10 +63,11 @@ impl TypedPlan {
         self,
         store: &mut Store<GuestState>,
         module: &LoadedModule,
+        live: &mut Option<LiveModule>,
     ) -> Result<Answer, GuestFault> {
-        let instance = module.instantiate(store).await?;
-        let function = instance
-            .get_func(&mut *store, &self.function)
+        let live = module.instance(store, live).await?;
+        let function = live
+            .function(&mut *store, self.function)
             .ok_or(GuestFault::Mismatch)?;
         let mut results = vec![Val::I32(0); self.results];
         function

@@ -4,6 +4,7 @@ use wasmtime::component::{Component, Func, Instance, InstancePre};
 use wasmtime::{Engine, Store};
 use wess_schemas::wit::WitFunction;
 
+use crate::guest::ending::GuestFault;
 use crate::guest::host::GuestState;
 
 /// Most bytes of the host's memory in the values of one hand-over, in either direction, of a call as of an import. A call's
@@ -16,6 +17,31 @@ const MAX_HANDLES: usize = 16 << 10;
 pub(in crate::guest) struct LoadedComponent {
     pre: InstancePre<GuestState>,
     uses_wasi: bool,
+}
+
+/// An instance of a component, and the function that was called last, by its name.
+pub(in crate::guest) struct LiveComponent {
+    instance: Instance,
+    function: Option<(String, Func)>,
+}
+
+impl LiveComponent {
+    /// One of its exports.
+    pub fn function(
+        &mut self,
+        component: &LoadedComponent,
+        store: &mut Store<GuestState>,
+        name: String,
+    ) -> wasmtime::Result<Func> {
+        match &self.function {
+            Some((known, function)) if *known == name => Ok(*function),
+            _ => {
+                let function = component.function(&self.instance, store, &name)?;
+                self.function = Some((name, function));
+                Ok(function)
+            }
+        }
+    }
 }
 
 impl LoadedComponent {
@@ -36,6 +62,22 @@ impl LoadedComponent {
 
     pub fn engine(&self) -> &Engine {
         self.pre.engine()
+    }
+
+    /// The instance that there is, else a fresh one. The run must have a WASI context by now.
+    pub async fn instance<'a>(
+        &self,
+        store: &mut Store<GuestState>,
+        live: &'a mut Option<LiveComponent>,
+    ) -> Result<&'a mut LiveComponent, GuestFault> {
+        if live.is_none() {
+            let instance = self.instantiate(store).await?;
+            *live = Some(LiveComponent {
+                instance,
+                function: None,
+            });
+        }
+        live.as_mut().ok_or(GuestFault::Mismatch)
     }
 
     /// A fresh instance. The run must have a WASI context by now.

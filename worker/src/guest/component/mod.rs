@@ -10,7 +10,7 @@ pub(super) mod messaging;
 mod outline;
 
 pub(super) use link::linker;
-pub(super) use loaded::{LoadedComponent, MAX_VALUE_BYTES};
+pub(super) use loaded::{LiveComponent, LoadedComponent, MAX_VALUE_BYTES};
 
 use wess_schemas::module::Abi;
 use wess_schemas::wit::ComponentInterface;

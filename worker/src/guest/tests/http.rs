@@ -15,6 +15,14 @@ pub(super) fn serve(
     guest: &Guest,
     request: Request,
 ) -> (impl Future<Output = Ending> + use<>, oneshot::Receiver<Response>) {
+    serve_in(None, guest, request)
+}
+
+fn serve_in(
+    reuse: Option<Reuse>,
+    guest: &Guest,
+    request: Request,
+) -> (impl Future<Output = Ending> + use<>, oneshot::Receiver<Response>) {
     let (respond, response) = oneshot::channel();
     let component = guest.inspection.component.clone().map(Arc::new);
     let callable = Callable {
@@ -28,6 +36,7 @@ pub(super) fn serve(
         host: guest.host.clone(),
         budget: Arc::clone(&guest.budget),
         fixed: guest.fixed,
+        reuse,
     };
     (invoke(Arc::clone(&guest.prepared), run), response)
 }
@@ -263,4 +272,49 @@ async fn a_guest_that_nobody_reads_is_told_so() {
     let fault = run.await.result.err().map(|fault| fault.to_error().code());
     assert_ne!(fault, Some(ErrorCode::DeadlineExceeded));
     assert_eq!(guest.budget.used_bytes(), 0);
+}
+
+/// The same, but for its request, which it gives back before it says hello.
+fn tidy() -> Guest {
+    let mut text = String::from_utf8(std::fs::read(guests("http/web.wat")).unwrap()).unwrap();
+    for (place, more) in [
+        (
+            "(core func $drop-input ",
+            "(core func $drop-request (canon resource.drop $request))",
+        ),
+        (
+            r#"(import "host" "drop-input""#,
+            r#"(import "host" "drop-request" (func $drop-request (param i32)))"#,
+        ),
+        ("(call $hello)))\n\n", "(call $drop-request (local.get $request))"),
+        (
+            r#"(export "drop-input""#,
+            r#"(export "drop-request" (func $drop-request))"#,
+        ),
+    ] {
+        assert_eq!(text.matches(place).count(), 1, "{place}");
+        text = text.replace(place, &format!("{more} {place}"));
+    }
+    Guest::wat(&text)
+}
+
+#[tokio::test]
+async fn an_instance_serves_several_requests_if_it_gives_back_what_it_got_of_the_host() {
+    for (guest, stays) in [(tidy(), true), (web(), false)] {
+        let mut kept: Option<Box<Kept>> = None;
+        for turn in 0..3 {
+            let reuse = Reuse {
+                most: 1000,
+                kept: kept.take(),
+            };
+            let (run, response) = serve_in(Some(reuse), &guest, get("/hello"));
+            let taken = async { response.await.unwrap().into_body().collect().await.unwrap() };
+            let (mut ending, body) = futures_util::join!(run, taken);
+            ending.result.unwrap();
+            assert_eq!(body.to_bytes(), "hello from wess\n");
+            kept = ending.kept.take();
+            assert_eq!(kept.is_some(), stays);
+            assert!(kept.as_ref().is_none_or(|kept| kept.is_new() == (turn == 0)));
+        }
+    }
 }

@@ -16,6 +16,7 @@ mod messaging;
 mod outbound;
 mod plugin;
 mod refusals;
+mod reuse;
 mod schemas;
 mod state_and_log;
 mod traps;
@@ -25,7 +26,7 @@ mod wasi;
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
@@ -50,10 +51,14 @@ const SLOTS: u32 = 2;
 static COMPILER: LazyLock<Compiler> = LazyLock::new(|| Compiler::new().unwrap());
 static TICKER: LazyLock<Ticker> = LazyLock::new(|| Ticker::start().unwrap());
 
+/// A file in `guests/`.
+fn guests(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests").join(path)
+}
+
 /// A module's bytes from a file in `guests/`.
 fn wasm_of(path: &str) -> Vec<u8> {
-    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests");
-    wat::parse_file(guests.join(path)).unwrap()
+    wat::parse_file(guests(path)).unwrap()
 }
 
 /// Assembles inline text.
@@ -190,12 +195,18 @@ impl Guest {
 
     /// A run that has not been polled yet.
     fn start(&self, call: CallInput) -> impl Future<Output = Ending> + Send + use<> {
+        self.start_in(None, call)
+    }
+
+    /// The same, in an instance that others may have.
+    fn start_in(&self, reuse: Option<Reuse>, call: CallInput) -> impl Future<Output = Ending> + Send + use<> {
         let run = Run {
             plan: self.plan(call).unwrap(),
             limits: self.limits,
             host: self.host.clone(),
             budget: Arc::clone(&self.budget),
             fixed: self.fixed,
+            reuse,
         };
         invoke(Arc::clone(&self.prepared), run)
     }

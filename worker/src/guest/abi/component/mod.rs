@@ -21,7 +21,7 @@ use self::lift::Lifting;
 use self::lower::Lowering;
 use super::CallInput;
 use super::typed::arguments;
-use crate::guest::component::{LoadedComponent, MAX_VALUE_BYTES};
+use crate::guest::component::{LiveComponent, LoadedComponent, MAX_VALUE_BYTES};
 use crate::guest::ending::{Answer, GuestFault};
 use crate::guest::host::GuestState;
 use crate::guest::wasi;
@@ -79,6 +79,7 @@ impl ComponentPlan {
         self,
         store: &mut Store<GuestState>,
         component: &LoadedComponent,
+        live: &mut Option<LiveComponent>,
     ) -> Result<Answer, GuestFault> {
         let limit = store.data().output_limit;
         if component.uses_wasi() {
@@ -89,8 +90,8 @@ impl ComponentPlan {
             }
             store.data_mut().wasi = Some(wasi::context(builder));
         }
-        let instance = component.instantiate(store).await?;
-        let function = component.function(&instance, store, &self.function)?;
+        let live = component.instance(store, live).await?;
+        let function = live.function(component, store, self.function)?;
         let shape = Shape::of(&self.interface, self.result);
         let lifting = Lifting::new(&self.interface, limit);
         let called = match self.given {

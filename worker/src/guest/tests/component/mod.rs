@@ -6,6 +6,7 @@ mod calls;
 mod hostile;
 mod misfits;
 mod refusals;
+mod reuse;
 mod types;
 
 use super::*;
