@@ -131,47 +131,17 @@ impl WorkerOptions {
     pub fn validate(&self, nats: &NatsOptions) -> Result<Config, ConfigError> {
         let mut problems = Problems::default();
         let nats = problems.take(nats.validate());
-        let defaults = LimitPolicy::default();
         let executors = self
             .executors
             .unwrap_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get));
         let most_slots = MAX_SLOTS / executors.clamp(1, MAX_EXECUTORS);
         let slots = self.slots.unwrap_or(DEFAULT_SLOTS.min(most_slots));
-        let mut within = |option, value: u64, least: u64, most: u64| {
-            if !(least..=most).contains(&value) {
-                problems.add(option, format!("is {value}, but must be from {least} to {most}"));
-            }
-        };
-        within("--executors", executors as u64, 1, MAX_EXECUTORS as u64);
-        within("--slots", slots as u64, 1, most_slots as u64);
-        within("--queue", self.queue as u64, 1, 1_000_000);
-        within("--queue-mb", self.queue_mb as u64, 16, 1 << 20);
-        within("--job-weight", u64::from(self.job_weight), 1, 100);
-        within("--call-weight", u64::from(self.call_weight), 1, 100);
-        within("--memory-mb", self.memory_mb.unwrap_or(1), 1, 1 << 30);
-        within(
-            "--max-guest-memory-mb",
-            self.max_guest_memory_mb,
-            1,
-            defaults.ceiling.memory_bytes / MIB,
-        );
-        within("--max-timeout-ms", self.max_timeout_ms, 1, 3_600_000);
-        within("--grace-s", self.grace_s, 0, 3600);
+        self.check_bounds(executors, slots, most_slots, &mut problems);
         let secrets = problems.parse("--secrets-keys", self.secrets.read());
         problems.finish()?;
         let (Some(nats), Some(executors), Some(secrets)) = (nats, NonZeroUsize::new(executors), secrets)
         else {
             unreachable!("a missing value is a problem, and problems have returned")
-        };
-        let ceiling = EffectiveLimits {
-            timeout_ms: self.max_timeout_ms,
-            memory_bytes: self.max_guest_memory_mb * MIB,
-            ..defaults.ceiling
-        };
-        let default = EffectiveLimits {
-            timeout_ms: defaults.default.timeout_ms.min(ceiling.timeout_ms),
-            memory_bytes: defaults.default.memory_bytes.min(ceiling.memory_bytes),
-            ..defaults.default
         };
         let assets = AssetOptions {
             subjects: nats.subjects.clone(),
@@ -194,12 +164,51 @@ impl WorkerOptions {
             memory_bytes: self
                 .memory_mb
                 .map_or_else(memory::default_budget_bytes, |mb| mb * MIB),
-            policy: LimitPolicy { default, ceiling },
+            policy: self.policy(),
             grace: Duration::from_secs(self.grace_s),
             outbound: self.outbound,
             assets,
             webhooks: self.webhooks.clone(),
             secrets,
         })
+    }
+
+    fn check_bounds(&self, executors: usize, slots: usize, most_slots: usize, problems: &mut Problems) {
+        let mut within = |option, value: u64, least: u64, most: u64| {
+            if !(least..=most).contains(&value) {
+                problems.add(option, format!("is {value}, but must be from {least} to {most}"));
+            }
+        };
+        within("--executors", executors as u64, 1, MAX_EXECUTORS as u64);
+        within("--slots", slots as u64, 1, most_slots as u64);
+        within("--queue", self.queue as u64, 1, 1_000_000);
+        within("--queue-mb", self.queue_mb as u64, 16, 1 << 20);
+        within("--job-weight", u64::from(self.job_weight), 1, 100);
+        within("--call-weight", u64::from(self.call_weight), 1, 100);
+        within("--memory-mb", self.memory_mb.unwrap_or(1), 1, 1 << 30);
+        within(
+            "--max-guest-memory-mb",
+            self.max_guest_memory_mb,
+            1,
+            LimitPolicy::default().ceiling.memory_bytes / MIB,
+        );
+        within("--max-timeout-ms", self.max_timeout_ms, 1, 3_600_000);
+        within("--grace-s", self.grace_s, 0, 3600);
+    }
+
+    /// What callers may ask: what the operator says, and else what is so untold.
+    fn policy(&self) -> LimitPolicy {
+        let defaults = LimitPolicy::default();
+        let ceiling = EffectiveLimits {
+            timeout_ms: self.max_timeout_ms,
+            memory_bytes: self.max_guest_memory_mb * MIB,
+            ..defaults.ceiling
+        };
+        let default = EffectiveLimits {
+            timeout_ms: defaults.default.timeout_ms.min(ceiling.timeout_ms),
+            memory_bytes: defaults.default.memory_bytes.min(ceiling.memory_bytes),
+            ..defaults.default
+        };
+        LimitPolicy { default, ceiling }
     }
 }

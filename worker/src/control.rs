@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, Message, Subject, Subscriber};
+use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
 use prometheus_client::metrics::counter::Counter;
@@ -172,74 +173,40 @@ impl Control {
         error_reply(&error)
     }
 
+    /// Lets a request through the gate of its kind.
     async fn answer(
         &self,
         endpoint: &Endpoint,
         request: Request,
         inline_bytes: usize,
     ) -> Result<Reply, ErrorBody> {
-        let Inner {
-            store,
-            modules,
-            chains,
-            running_chains,
-            stores,
-            queries,
-            jobs,
-            dead,
-            bindings,
-            waits,
-            lists,
-            ..
-        } = &*self.0;
+        let inner = &*self.0;
         let Request { headers, payload, .. } = request;
-        if let Endpoint::Store = endpoint {
-            let _pass = stores.enter().await?;
-            return reply(Box::pin(store.answer(&headers, payload)).await);
-        }
-        if let Endpoint::Chain = endpoint {
-            let _room = chains.hold(payload.len())?;
-            let _pass = running_chains.enter().await?;
-            return reply(Box::pin(chains.answer(&headers, &payload, inline_bytes)).await);
-        }
-        if let Endpoint::JobsWait(job_id) = endpoint {
-            let _pass = waits.enter().await?;
-            return reply(Box::pin(jobs.wait(job_id, &payload)).await);
-        }
-        if let Endpoint::JobsList | Endpoint::DeadList = endpoint {
-            let _pass = lists.enter().await?;
-            return match endpoint {
-                Endpoint::JobsList => reply(Box::pin(job_list::jobs(jobs, &payload)).await),
-                _ => reply(Box::pin(dead.list(&payload)).await),
-            };
-        }
-        let _pass = queries.enter().await?;
         match endpoint {
-            Endpoint::ModulesList => reply(modules.list(&payload)),
-            Endpoint::ModulesGet(reference) => reply(modules.get(reference).await),
-            Endpoint::ModulesDelete(reference) => reply(modules.delete(reference).await),
-            Endpoint::ModulesTag(name) => reply(modules.tag(name, &payload).await),
-            Endpoint::ModulesFetch(reference) => reply(modules.fetch(reference).await),
-            Endpoint::Store
-            | Endpoint::Chain
-            | Endpoint::Invoke
-            | Endpoint::InvokeRaw(..)
-            | Endpoint::Http(_) => Err(ErrorBody::new(
-                ErrorCode::InvalidRequest,
-                "the control plane runs no guests",
-            )),
-            Endpoint::JobsSubmit => reply(Box::pin(jobs.submit(&headers, &payload)).await),
-            Endpoint::JobsGet(job_id) => reply(Box::pin(jobs.get(job_id)).await),
-            Endpoint::JobsCancel(job_id) => reply(Box::pin(jobs.cancel(job_id)).await),
-            Endpoint::DeadGet(job_id) => reply(Box::pin(dead.get(job_id)).await),
-            Endpoint::DeadRedrive(job_id) => reply(Box::pin(dead.redrive(job_id)).await),
-            Endpoint::DeadPurge => reply(Box::pin(dead.purge(&payload)).await),
-            Endpoint::BindingsPut(name) => reply(Box::pin(bindings.put(name, &payload)).await),
-            Endpoint::BindingsList => reply(Box::pin(bindings.list()).await),
-            Endpoint::BindingsGet(name) => reply(Box::pin(bindings.get(name)).await),
-            Endpoint::BindingsDelete(name) => reply(Box::pin(bindings.delete(name)).await),
-            Endpoint::JobsWait(_) | Endpoint::JobsList | Endpoint::DeadList => {
-                Err(ErrorBody::new(ErrorCode::Internal, "asked at the wrong gate"))
+            Endpoint::Store => {
+                let _pass = inner.stores.enter().await?;
+                reply(Box::pin(inner.store.answer(&headers, payload)).await)
+            }
+            Endpoint::Chain => {
+                let _room = inner.chains.hold(payload.len())?;
+                let _pass = inner.running_chains.enter().await?;
+                reply(Box::pin(inner.chains.answer(&headers, &payload, inline_bytes)).await)
+            }
+            Endpoint::JobsWait(job_id) => {
+                let _pass = inner.waits.enter().await?;
+                reply(Box::pin(inner.jobs.wait(job_id, &payload)).await)
+            }
+            Endpoint::JobsList => {
+                let _pass = inner.lists.enter().await?;
+                reply(Box::pin(job_list::jobs(&inner.jobs, &payload)).await)
+            }
+            Endpoint::DeadList => {
+                let _pass = inner.lists.enter().await?;
+                reply(Box::pin(inner.dead.list(&payload)).await)
+            }
+            _ => {
+                let _pass = inner.queries.enter().await?;
+                inner.query(endpoint, &headers, &payload).await
             }
         }
     }
@@ -277,6 +244,50 @@ impl Control {
             server().serve(questions, |server, message| server.tell(message)),
         );
         Ok(())
+    }
+}
+
+impl Inner {
+    /// What is answered at once, or nearly.
+    async fn query(
+        &self,
+        endpoint: &Endpoint,
+        headers: &HeaderMap,
+        payload: &Bytes,
+    ) -> Result<Reply, ErrorBody> {
+        let Self {
+            modules,
+            jobs,
+            dead,
+            bindings,
+            ..
+        } = self;
+        match endpoint {
+            Endpoint::ModulesList => reply(modules.list(payload)),
+            Endpoint::ModulesGet(reference) => reply(modules.get(reference).await),
+            Endpoint::ModulesDelete(reference) => reply(modules.delete(reference).await),
+            Endpoint::ModulesTag(name) => reply(modules.tag(name, payload).await),
+            Endpoint::ModulesFetch(reference) => reply(modules.fetch(reference).await),
+            Endpoint::JobsSubmit => reply(Box::pin(jobs.submit(headers, payload)).await),
+            Endpoint::JobsGet(job_id) => reply(Box::pin(jobs.get(job_id)).await),
+            Endpoint::JobsCancel(job_id) => reply(Box::pin(jobs.cancel(job_id)).await),
+            Endpoint::DeadGet(job_id) => reply(Box::pin(dead.get(job_id)).await),
+            Endpoint::DeadRedrive(job_id) => reply(Box::pin(dead.redrive(job_id)).await),
+            Endpoint::DeadPurge => reply(Box::pin(dead.purge(payload)).await),
+            Endpoint::BindingsPut(name) => reply(Box::pin(bindings.put(name, payload)).await),
+            Endpoint::BindingsList => reply(Box::pin(bindings.list()).await),
+            Endpoint::BindingsGet(name) => reply(Box::pin(bindings.get(name)).await),
+            Endpoint::BindingsDelete(name) => reply(Box::pin(bindings.delete(name)).await),
+            Endpoint::Invoke | Endpoint::InvokeRaw(..) | Endpoint::Http(_) => Err(ErrorBody::new(
+                ErrorCode::InvalidRequest,
+                "the control plane runs no guests",
+            )),
+            Endpoint::Store
+            | Endpoint::Chain
+            | Endpoint::JobsWait(_)
+            | Endpoint::JobsList
+            | Endpoint::DeadList => Err(ErrorBody::new(ErrorCode::Internal, "asked at the wrong gate")),
+        }
     }
 }
 

@@ -63,31 +63,19 @@ impl Worker {
         metrics: &mut Metrics,
     ) -> Result<Self, Failure> {
         let id = WorkerId::generate();
-        let subjects = config.nats.subjects.clone();
         config.nats.register(metrics);
         let connection = config.nats.connect(&format!("wess-worker-{id}")).await?;
         let registry = open_registry(&config, &connection, lifecycle).await?;
         upkeep::spawn(lifecycle, &connection, config.assets.clone());
-        let fleet = Fleet::listen(id.clone(), &subjects, &connection, registry.revision(), lifecycle)
+        let subjects = &config.nats.subjects;
+        let fleet = Fleet::listen(id.clone(), subjects, &connection, registry.revision(), lifecycle)
             .await
             .map_err(Failure::unavailable)?;
-        let common = Common::new(&id, &config, registry.clone(), fleet.clone(), metrics)?;
-        let (budget, under_way) = (Arc::clone(&common.budget), common.inside.clone());
-        let (overdue, room) = (common.overdue.clone(), Arc::clone(&common.chain_room));
-        let executors = start_executors(config.executors.get(), Arc::new(common), lifecycle).await?;
+        let common = Arc::new(Common::new(&id, &config, registry.clone(), fleet, metrics)?);
+        let executors = start_executors(config.executors.get(), Arc::clone(&common), lifecycle).await?;
         let tallies = Tallies(executors.tallies());
-        let chains = Chains {
-            executors: executors.clone(),
-            storage: registry.storage().clone(),
-            keyed: KeyedCalls {
-                jobs: KnownJobs::new(registry.storage().clone(), subjects.clone()),
-                worker: id.clone(),
-            },
-            worker: id.clone(),
-            under_way: under_way.clone(),
-            room,
-        };
-        let store = Arc::new(StoreEndpoint::new(&config, &registry, &fleet));
+        let chains = chains(&common, &executors);
+        let store = Arc::new(StoreEndpoint::new(&config, &registry, &common.fleet));
         let durable = Durable::new(DurableParts {
             config: &config,
             client: connection.client.clone(),
@@ -98,10 +86,10 @@ impl Worker {
         let (jobs, dead) = durable.endpoints();
         let (bindings, host, mirror) = bindings(&id, &config, &connection, &chains, &registry, lifecycle);
         let control = Control::new(ControlParts {
-            worker: id.clone(),
+            worker: id,
             subjects: subjects.clone(),
             registry: registry.clone(),
-            fleet: fleet.clone(),
+            fleet: common.fleet.clone(),
             store,
             jobs,
             dead,
@@ -113,22 +101,11 @@ impl Worker {
             .serve(&connection.client, lifecycle)
             .await
             .map_err(Failure::unavailable)?;
-        fleet.beat(count_slots(tallies.clone(), config.bounds.slots), lifecycle);
+        common
+            .fleet
+            .beat(count_slots(tallies, config.bounds.slots), lifecycle);
         let shares = shares(executors.slots(), config.weights);
-        let call_queue = CallQueue::new(CallQueueParts {
-            worker: id.clone(),
-            subjects: subjects.clone(),
-            connection,
-            storage: registry.storage().clone(),
-            assets: config.assets,
-            executors: executors.clone(),
-            control: control.clone(),
-            fleet: fleet.clone(),
-            permits: shares.calls,
-            clock: config.clock,
-            inside: under_way.clone(),
-            overdue,
-        });
+        let call_queue = call_queue(&common, connection, &executors, &control, shares.calls);
         let metrics_of_worker = metrics.sub_registry_with_prefix("wess_worker");
         registry.stats().register(metrics_of_worker);
         call_queue.stats().register(metrics_of_worker);
@@ -136,24 +113,29 @@ impl Worker {
         durable.serve(shares.jobs, lifecycle, metrics_of_worker);
         host.stats.register(metrics_of_worker);
         host.serve(mirror);
-        let mut counted = tallies;
+        let worker = Self {
+            id: common.worker.clone(),
+            subjects: common.subjects.clone(),
+            executors,
+            control,
+            under_way: common.inside.clone(),
+        };
+        worker.register(&common, &call_queue, metrics);
+        Ok(worker)
+    }
+
+    fn register(&self, common: &Common, call_queue: &CallQueue, metrics: &mut Metrics) {
+        let mut counted = Tallies(self.executors.tallies());
         counted.0.push(call_queue.stats().refused());
         metrics::register(
             metrics,
             counted,
-            &registry,
-            budget,
-            control.forged_replies(),
-            fleet,
-            executors.slots(),
+            &common.registry,
+            Arc::clone(&common.budget),
+            self.control.forged_replies(),
+            common.fleet.clone(),
+            self.executors.slots(),
         );
-        Ok(Self {
-            id,
-            subjects,
-            executors,
-            control,
-            under_way,
-        })
     }
 
     /// This worker, as replies and beats name it.
@@ -231,6 +213,44 @@ async fn open_registry(
         );
     }
     Ok(registry)
+}
+
+fn chains(common: &Common, executors: &Executors) -> Chains {
+    let storage = common.registry.storage();
+    Chains {
+        executors: executors.clone(),
+        storage: storage.clone(),
+        keyed: KeyedCalls {
+            jobs: KnownJobs::new(storage.clone(), common.subjects.clone()),
+            worker: common.worker.clone(),
+        },
+        worker: common.worker.clone(),
+        under_way: common.inside.clone(),
+        room: Arc::clone(&common.chain_room),
+    }
+}
+
+fn call_queue(
+    common: &Common,
+    connection: Connection,
+    executors: &Executors,
+    control: &Control,
+    permits: usize,
+) -> CallQueue {
+    CallQueue::new(CallQueueParts {
+        worker: common.worker.clone(),
+        subjects: common.subjects.clone(),
+        connection,
+        storage: common.registry.storage().clone(),
+        assets: common.assets.clone(),
+        executors: executors.clone(),
+        control: control.clone(),
+        fleet: common.fleet.clone(),
+        permits,
+        clock: common.clock,
+        inside: common.inside.clone(),
+        overdue: common.overdue.clone(),
+    })
 }
 
 /// What answers for bindings, and what runs them.

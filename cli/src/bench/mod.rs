@@ -30,7 +30,7 @@ use crate::output;
 use crate::transport::over;
 
 use cases::{Field, Plan, Responder};
-use report::Report;
+use report::{Report, Table};
 use rig::{ECHO, Rig};
 use serve::HttpReport;
 use socket::SocketReport;

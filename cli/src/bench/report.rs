@@ -58,6 +58,25 @@ impl Report {
     }
 }
 
+/// A report that is one table, for people and as Markdown alike.
+pub trait Table<const N: usize> {
+    /// What stands above its columns.
+    const COLUMNS: [&str; N];
+
+    /// Its lines.
+    fn rows(&self) -> Vec<[String; N]>;
+
+    /// For people.
+    fn text(&self) -> String {
+        output::table(Self::COLUMNS, self.rows())
+    }
+
+    /// The same as Markdown.
+    fn markdown(&self) -> String {
+        output::markdown(Self::COLUMNS, self.rows())
+    }
+}
+
 const COLUMNS: [&str; 10] = [
     "in flight",
     "bytes",

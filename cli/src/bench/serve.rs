@@ -10,11 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use futures_util::future::try_join_all;
 use serde::Serialize;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 use wess_schemas::ModuleName;
@@ -22,14 +20,13 @@ use wess_schemas::subject::Subjects;
 
 use super::cases::{Sample, median};
 use super::processes::Process;
-use super::report::sample_row;
+use super::report::{Table, sample_row};
 use super::rig::Rig;
 use super::stream::{self, Framing, StreamLoad};
 use crate::args::BenchArgs;
 use crate::child;
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output;
 use crate::transport::{NewModule, over};
 use crate::up::find;
 
@@ -301,12 +298,7 @@ pub async fn measure(args: &BenchArgs, mut done: impl FnMut()) -> anyhow::Result
 }
 
 async fn sample(server: &Server, duration: Duration) -> anyhow::Result<Sample> {
-    let connect = || async move {
-        let stream = TcpStream::connect(server.address).await?;
-        stream.set_nodelay(true)?;
-        anyhow::Ok(stream)
-    };
-    let mut streams = try_join_all((0..CONNECTIONS).map(|_| connect())).await?;
+    let mut streams = stream::connect(server.address, CONNECTIONS).await?;
     let load = StreamLoad {
         request: server.request.clone(),
         framing: Framing::Http,
@@ -317,28 +309,18 @@ async fn sample(server: &Server, duration: Duration) -> anyhow::Result<Sample> {
     stream::sample(&mut streams, &load, &server.pids).await
 }
 
-const COLUMNS: [&str; 9] = [
-    "what",
-    "answers/s",
-    "of serve",
-    "of its best",
-    "of axum",
-    "p50 µs",
-    "p99 µs",
-    "CPU µs: responder",
-    "generator",
-];
-
-impl HttpReport {
-    /// For people.
-    pub fn text(&self) -> String {
-        output::table(COLUMNS, self.rows())
-    }
-
-    /// The same as Markdown.
-    pub fn markdown(&self) -> String {
-        output::markdown(COLUMNS, self.rows())
-    }
+impl Table<9> for HttpReport {
+    const COLUMNS: [&str; 9] = [
+        "what",
+        "answers/s",
+        "of serve",
+        "of its best",
+        "of axum",
+        "p50 µs",
+        "p99 µs",
+        "CPU µs: responder",
+        "generator",
+    ];
 
     fn rows(&self) -> Vec<[String; 9]> {
         let row = |case: &HttpCase| {

@@ -14,13 +14,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use wess_schemas::seed::{LoadBinary, SeedRequest};
 
 use super::cases::{Sample, median};
 use super::modules::upper;
 use super::processes::Process;
-use super::report::sample_row;
+use super::report::{Table, sample_row};
 use super::stream::{self, Framing, StreamLoad};
 use crate::args::{BenchArgs, BenchAxumArgs};
 use crate::child;
@@ -230,12 +230,7 @@ async fn sample(
     };
     if who == Who::Axum {
         let address: SocketAddr = rig.axum.value("http")?.parse()?;
-        let connect = || async move {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            anyhow::Ok(stream)
-        };
-        let mut streams = try_join_all((0..connections).map(|_| connect())).await?;
+        let mut streams = stream::connect(address, connections).await?;
         let head = format!("POST / HTTP/1.1\r\nHost: {address}\r\nContent-Length: {BYTES}\r\n\r\n");
         let request = [head.as_bytes(), &letters()].concat().into();
         let load = load(request, Framing::Http, letters().into());
@@ -252,28 +247,18 @@ async fn sample(
     stream::sample(&mut streams, &load, &[rig.up.pid()]).await
 }
 
-const COLUMNS: [&str; 9] = [
-    "what",
-    "connections",
-    "in flight on each",
-    "answers/s",
-    "of axum",
-    "p50 µs",
-    "p99 µs",
-    "CPU µs: responder",
-    "generator",
-];
-
-impl SocketReport {
-    /// For people.
-    pub fn text(&self) -> String {
-        output::table(COLUMNS, self.rows())
-    }
-
-    /// The same as Markdown.
-    pub fn markdown(&self) -> String {
-        output::markdown(COLUMNS, self.rows())
-    }
+impl Table<9> for SocketReport {
+    const COLUMNS: [&str; 9] = [
+        "what",
+        "connections",
+        "in flight on each",
+        "answers/s",
+        "of axum",
+        "p50 µs",
+        "p99 µs",
+        "CPU µs: responder",
+        "generator",
+    ];
 
     fn rows(&self) -> Vec<[String; 9]> {
         let row = |case: &SocketCase| {

@@ -4,14 +4,17 @@
 //! generator as can be is measured.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 use futures_util::stream::FuturesUnordered;
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::cases::{Cpu, Sample, WARM_UP};
 use super::load::Measured;
@@ -44,6 +47,16 @@ pub struct StreamLoad {
     pub in_flight: usize,
     /// How long.
     pub duration: Duration,
+}
+
+/// So many connections to a server, none of which waits for more to send.
+pub async fn connect(address: SocketAddr, connections: usize) -> anyhow::Result<Vec<TcpStream>> {
+    let connect = || async move {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        anyhow::Ok(stream)
+    };
+    try_join_all((0..connections).map(|_| connect())).await
 }
 
 /// One measurement after a warm-up; `pids` are the processes that answer.

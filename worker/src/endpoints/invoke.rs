@@ -9,8 +9,9 @@ use wess_schemas::invocation::{Input, InvalidInvocation, check_wait, take_input}
 use wess_schemas::limits::{DEFAULT_WAIT_MS, Limits};
 use wess_schemas::outcome::{Outcome, RunStats};
 use wess_schemas::payload::PayloadRef;
+use wess_schemas::reference::FunctionName;
 use wess_schemas::subject::Endpoint;
-use wess_schemas::{Digest, ErrorBody, ErrorCode, Invocation, JobId, WorkerId};
+use wess_schemas::{Digest, ErrorBody, ErrorCode, Invocation, JobId, Reference, WorkerId};
 use wess_service::bus::Reply;
 use wess_service::trace_context::TraceParent;
 
@@ -60,57 +61,62 @@ pub fn parse(
         }
         None => CallHeaders::default(),
     };
-    match endpoint {
-        Endpoint::InvokeRaw(reference, function) => {
-            check_wait(headers.wait_ms).map_err(invalid)?;
-            let stored = headers.input_ref.is_some();
-            let input = CallInput {
-                function,
-                input: (!stored).then_some(payload),
-                ..CallInput::default()
-            };
-            check_size(input.input.as_ref())?;
-            let call = Call {
-                is_keyed: headers.job_id.is_some(),
-                job_id: headers.job_id.unwrap_or_else(JobId::generate),
-                reference,
-                input,
-                stored_input: headers.input_ref,
-                http: None,
-                limits: headers.limits,
-                is_step: false,
-                wait: wait(headers.wait_ms),
-                trace,
-                accepted: None,
-                arrived,
-            };
-            check_stored(call)
-        }
-        _ => {
-            check_message(&payload)?;
-            let invocation: Invocation = serde_json::from_slice(&payload).map_err(invalid)?;
-            let waits = invocation.wait_ms.is_some();
-            let mut call = from_invocation(invocation, arrived)?;
-            if headers.input_ref.is_some() {
-                return Err(invalid(
-                    "the header Wess-Input-Ref is for raw calls; in JSON it is input_ref",
-                ));
-            }
-            call.wait = match headers.wait_ms {
-                Some(_) if waits => return Err(invalid("wait_ms stands in the body and in a header")),
-                Some(wait_ms) => {
-                    check_wait(Some(wait_ms)).map_err(invalid)?;
-                    wait(Some(wait_ms))
-                }
-                None => call.wait,
-            };
-            call.trace = trace;
-            call.is_keyed = headers.job_id.is_some();
-            call.job_id = headers.job_id.unwrap_or(call.job_id);
-            call.limits = merged(call.limits, headers.limits)?;
-            Ok(call)
-        }
+    let job_id = headers.job_id.clone();
+    let call = match endpoint {
+        Endpoint::InvokeRaw(reference, function) => raw(reference, function, headers, payload, arrived)?,
+        _ => json(headers, &payload, arrived)?,
+    };
+    Ok(Call {
+        is_keyed: job_id.is_some(),
+        job_id: job_id.unwrap_or(call.job_id),
+        trace,
+        ..call
+    })
+}
+
+/// Bytes as they are; all else is said in headers.
+fn raw(
+    reference: Reference,
+    function: Option<FunctionName>,
+    headers: CallHeaders,
+    payload: Bytes,
+    arrived: Instant,
+) -> Result<Call, ErrorBody> {
+    let input = headers.input_ref.is_none().then_some(payload);
+    check_size(input.as_ref())?;
+    let invocation = Invocation {
+        function,
+        limits: headers.limits,
+        wait_ms: headers.wait_ms,
+        ..Invocation::of(reference)
+    };
+    let mut call = from_invocation(invocation, arrived)?;
+    call.input.input = input;
+    call.stored_input = headers.input_ref;
+    check_stored(call)
+}
+
+/// An Invocation; headers may say of limits and wait what it does not.
+fn json(headers: CallHeaders, payload: &Bytes, arrived: Instant) -> Result<Call, ErrorBody> {
+    check_message(payload)?;
+    let invocation: Invocation = serde_json::from_slice(payload).map_err(invalid)?;
+    let waits = invocation.wait_ms.is_some();
+    let mut call = from_invocation(invocation, arrived)?;
+    if headers.input_ref.is_some() {
+        return Err(invalid(
+            "the header Wess-Input-Ref is for raw calls; in JSON it is input_ref",
+        ));
     }
+    call.wait = match headers.wait_ms {
+        Some(_) if waits => return Err(invalid("wait_ms stands in the body and in a header")),
+        Some(wait_ms) => {
+            check_wait(Some(wait_ms)).map_err(invalid)?;
+            wait(Some(wait_ms))
+        }
+        None => call.wait,
+    };
+    call.limits = merged(call.limits, headers.limits)?;
+    Ok(call)
 }
 
 /// Bounds what is parsed as JSON: the largest input as base64, with room for arguments and environment.

@@ -3,9 +3,11 @@
 //!
 //! The advisories are kept in `WESS_DEAD` until they are seen to: a job that kills every worker that takes it ends there.
 
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use async_nats::jetstream::{AckKind, Message};
 use serde::Deserialize;
+use wess_schemas::error::Failure;
 use wess_schemas::job::{DeadReason, JobRecord, JobState};
 use wess_schemas::subject::JOBS_STREAM;
 use wess_schemas::timestamp::Timestamp;
@@ -13,7 +15,7 @@ use wess_schemas::{ErrorBody, ErrorCode};
 
 use super::Clock;
 use super::dead::{Death, Letters, is_gone};
-use super::records::Records;
+use super::records::{Current, Records};
 use super::stats::JobStats;
 use super::stored::QueuedJob;
 use crate::registry::Storage;
@@ -74,65 +76,66 @@ impl Sweep {
             .get_stream_no_info(self.subjects.stream(JOBS_STREAM))
             .await
             .map_err(|error| unavailable(&error))?;
-        let message = match jobs.get_raw_message(advisory.stream_seq).await {
+        let sequence = advisory.stream_seq;
+        let message = match jobs.get_raw_message(sequence).await {
             Ok(message) => message,
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(()),
             Err(error) => return Err(unavailable(&error)),
         };
+        self.bury(message, advisory.deliveries).await?;
+        match jobs.delete_message(sequence).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// The record comes first, as everywhere; a job that came to another end meanwhile has no letter.
+    async fn bury(&self, message: StreamMessage, deliveries: u32) -> Result<(), ErrorBody> {
         let (_, _, job_id) = self
             .subjects
             .parse_queued(&message.subject)
             .map_err(|error| unavailable(&error))?;
         let submitted = Timestamp::from(message.time);
-        let read = QueuedJob::read(
-            job_id.clone(),
-            Some(&message.headers),
-            &message.payload,
-            submitted,
-        );
+        let text = format!("delivered {deliveries} times without an end: it may crash its workers");
+        let why = ErrorBody::new(ErrorCode::Internal, text).error;
         let current = self.records.read(&job_id).await?;
-        let why = ErrorBody::new(
-            ErrorCode::Internal,
-            format!(
-                "delivered {} times without an end: it may crash its workers",
-                advisory.deliveries
-            ),
-        );
-        let attempts = current.record.as_ref().map_or(0, |record| record.attempts);
-        let ended_well = current
-            .ending()
-            .is_some_and(|ending| ending.state != JobState::Dead);
-        if let (None, Ok(job)) = (current.ending(), read) {
-            let record = JobRecord {
-                state: JobState::Dead,
-                finished: Some((self.clock)()),
-                error: Some(why.error.clone()),
-                ..current.record.clone().unwrap_or_else(|| job.record())
-            };
-            let written = self.records.write(&record, current.revision).await;
-            written.map_err(|error| unavailable(&error))?;
-            tracing::warn!(%job_id, deliveries = advisory.deliveries, "a job was given up: delivered too often");
-            self.stats.swept.inc();
-            self.stats.ended(JobState::Dead);
+        match current.ending() {
+            Some(ending) if ending.state != JobState::Dead => return Ok(()),
+            Some(_) => {}
+            None => {
+                let (headers, payload) = (Some(&message.headers), &message.payload);
+                if let Ok(job) = QueuedJob::read(job_id.clone(), headers, payload, submitted) {
+                    self.write_down(&job, &current, &why).await?;
+                    tracing::warn!(%job_id, deliveries, "a job was given up: delivered too often");
+                }
+            }
         }
-        if !ended_well {
-            let death = Death {
-                reason: DeadReason::TooManyDeliveries,
-                attempts,
-                deliveries: advisory.deliveries,
-                submitted: Some(submitted),
-                error: Some(why.error),
-            };
-            let letter = self
-                .letters
-                .put(&job_id, Some(&message.headers), message.payload, &death);
-            letter.await.map_err(|error| unavailable(&error))?;
-        }
-        match jobs.delete_message(advisory.stream_seq).await {
-            Ok(_) => Ok(()),
-            Err(error) if is_gone(&error) => Ok(()),
-            Err(error) => Err(unavailable(&error)),
-        }
+        let death = Death {
+            reason: DeadReason::TooManyDeliveries,
+            attempts: current.record.as_ref().map_or(0, |record| record.attempts),
+            deliveries,
+            submitted: Some(submitted),
+            error: Some(why),
+        };
+        let letter = self
+            .letters
+            .put(&job_id, Some(&message.headers), message.payload, &death);
+        letter.await.map_err(|error| unavailable(&error))
+    }
+
+    async fn write_down(&self, job: &QueuedJob, current: &Current, why: &Failure) -> Result<(), ErrorBody> {
+        let record = JobRecord {
+            state: JobState::Dead,
+            finished: Some((self.clock)()),
+            error: Some(why.clone()),
+            ..current.record.clone().unwrap_or_else(|| job.record())
+        };
+        let written = self.records.write(&record, current.revision).await;
+        written.map_err(|error| unavailable(&error))?;
+        self.stats.swept.inc();
+        self.stats.ended(JobState::Dead);
+        Ok(())
     }
 }
 
