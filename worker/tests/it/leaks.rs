@@ -37,7 +37,7 @@ fn open_files(pid: u32) -> usize {
 }
 
 /// What calls are made of.
-const GUESTS: [&str; 9] = [
+const GUESTS: [&str; 12] = [
     "upper",
     "wordcount",
     "greet",
@@ -47,13 +47,16 @@ const GUESTS: [&str; 9] = [
     "spin",
     "log_flood",
     "stderr_flood",
+    "greeter",
+    "messenger",
+    "web",
 ];
 
 /// Calls of every kind: good ones of every ABI, refused ones, trapped, stopped and starved ones, slow ones and those that
 /// wait, large and chatty ones, and changes of the registry. Each ends as it must.
 async fn call(rig: &Rig, upload: &PayloadRef, number: usize) {
     let caller = &rig.caller;
-    let (expected, failure) = match number % 16 {
+    let (expected, failure) = match number % 20 {
         0 => (None, caller.raw("upper", "hello").await.err()),
         1 => (None, caller.raw("add", "[2,3]").await.err()),
         2 => (None, caller.raw("wordcount", "hello big world").await.err()),
@@ -107,7 +110,17 @@ async fn call(rig: &Rig, upload: &PayloadRef, number: usize) {
                 caller.try_store("bad", text).await.err(),
             )
         }
-        _ => rare_call(rig, upload, number / 16).await,
+        15 => (None, caller.raw("greeter.hello", "Ada").await.err()),
+        16 => {
+            let denied = json!({"module": "messenger", "function": "send", "args": ["a", [104], null, []]});
+            (None, caller.invoke(denied).await.err())
+        }
+        17 => (None, caller.ask("wess.http.web", &[], "").await.err()),
+        18 => {
+            let trapped = caller.ask("wess.http.web", &[(header::HTTP_PATH, "/gather")], "");
+            (Some(ErrorCode::GuestTrapped), trapped.await.err())
+        }
+        _ => rare_call(rig, upload, number / 20).await,
     };
     assert_eq!(
         failure.as_ref().map(ErrorBody::code),

@@ -2,11 +2,15 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use wess_schemas::job::JobOutcome;
+use wess_schemas::subject::state_key;
 use wess_schemas::{ErrorCode, Module, Outcome};
 
 use crate::rig::{Answered, Caller, Rig, refused, refused_naming};
+use crate::support::assets;
 
 impl Caller {
     async fn store_json(&self, request: Value) -> Answered<Module> {
@@ -245,6 +249,29 @@ async fn key_value_state_is_denied_unless_granted_and_then_shared_by_all_workers
     assert_eq!(keys, json!({"ok": {"keys": ["a", "n"], "cursor": null}}));
     let long = other(rig.caller.result("get", json!(["k".repeat(257)])).await);
     assert!(long.contains("at most 256 bytes, not 257"), "{long}");
+}
+
+#[tokio::test]
+async fn a_listing_reads_10_000_keys_and_no_more() {
+    let rig = granted(json!({"grants": {"keyvalue": true}})).await;
+    let state = assets(&rig.nats).await.state;
+    let module = "granted".parse().unwrap();
+    let keys: Vec<_> = (0..=10_000)
+        .map(|at| state_key(&module, format!("{at:05}").as_bytes()))
+        .collect();
+    stream::iter(&keys[1..])
+        .for_each_concurrent(64, |key| async {
+            state.put(key.as_str(), Bytes::new()).await.unwrap();
+        })
+        .await;
+    let last = rig.caller.result("keys", json!([9000])).await["ok"].clone();
+    let names = last["keys"].as_array().unwrap();
+    assert_eq!((names.len(), &names[999]), (1000, &json!("10000")));
+    assert_eq!(last["cursor"], Value::Null);
+    state.put(keys[0].as_str(), Bytes::new()).await.unwrap();
+    let refused = rig.caller.result("keys", json!([null])).await;
+    let text = refused["err"]["other"].as_str().unwrap();
+    assert!(text.contains("more keys than can be listed"), "{text}");
 }
 
 #[tokio::test]
