@@ -184,8 +184,9 @@ prop_compose! {
         description in of(text()), env in btree_map(text(), text(), 0..3), config in btree_map(text(), text(), 0..3),
         secrets in btree_map(text(), sealed(), 0..3), (deterministic, keyvalue) in any::<(bool, bool)>(),
         publish in btree_set(text(), 0..3), http in btree_set(text(), 0..3), routes in btree_set(text(), 0..3),
+        blobstore in btree_set(text(), 0..3),
     ) -> Settings {
-        Settings { description, env, secrets, config, deterministic, routes, grants: Grants { keyvalue, publish, http } }
+        Settings { description, env, secrets, config, deterministic, routes, grants: Grants { keyvalue, publish, http, blobstore } }
     }
 }
 
