@@ -15,7 +15,8 @@ use wess_schemas::subject::{Subjects, guest_key, state_key};
 use wess_schemas::{JobId, header};
 
 use super::tally::Tally;
-use crate::guest::{Host, LogStream, StateError, StateFuture};
+use crate::guest::{Host, LogStream, Objects, StateError, StateFuture};
+use crate::objects::ObjectStore;
 use crate::outbound::Outbound;
 use crate::registry::{Resolved, Storage};
 
@@ -36,6 +37,7 @@ pub struct Outside {
     tally: Arc<Tally>,
     subjects: Subjects,
     outbound: Arc<Outbound>,
+    objects: ObjectStore,
 }
 
 /// One line of a guest's log.
@@ -53,6 +55,7 @@ impl Outside {
         tally: Arc<Tally>,
         subjects: Subjects,
         outbound: Arc<Outbound>,
+        objects: ObjectStore,
     ) -> (Arc<Self>, mpsc::Receiver<LogLine>) {
         let (lines, receiver) = mpsc::channel(LOG_LINES);
         (
@@ -62,6 +65,7 @@ impl Outside {
                 tally,
                 subjects,
                 outbound,
+                objects,
             }),
             receiver,
         )
@@ -227,6 +231,11 @@ impl Host for CallHost {
 
     fn outbound(&self) -> Option<&Arc<Outbound>> {
         Some(&self.outside.outbound)
+    }
+
+    fn objects(&self) -> Option<Arc<dyn Objects>> {
+        let module = self.module.name.as_ref();
+        module.map(|module| self.outside.objects.of(module))
     }
 
     fn increment_state<'a>(&'a self, key: &'a [u8], delta: u64) -> StateFuture<'a, u64> {

@@ -17,6 +17,7 @@ mod invoke;
 mod limits;
 mod log;
 mod module;
+mod objects;
 mod pipe;
 #[cfg(test)]
 mod tests;
@@ -33,4 +34,5 @@ pub use inspect::{Inspection, MAX_FUNCTION_BYTES, inspect};
 pub use invoke::{Run, invoke};
 pub use limits::MemoryBudget;
 pub use log::LogStream;
+pub use objects::{CHUNK_BYTES, Found, ObjectFault, ObjectFuture, Objects, Upload, Written};
 pub use validate::ModuleRefused;

@@ -3,6 +3,7 @@
 //! Here: compiling and loading what a test writes, calling it, and a host in memory that says what it was asked.
 
 mod artifact;
+mod blobstore;
 mod command;
 mod component;
 mod deterministic;
@@ -11,6 +12,7 @@ mod effort;
 mod epochs;
 mod http;
 mod limits;
+mod memory_objects;
 mod messaging;
 mod outbound;
 mod plugin;
@@ -270,6 +272,7 @@ struct MemoryHost {
     settings: Settings,
     outbound: Option<Arc<Outbound>>,
     published: Mutex<Vec<Published>>,
+    objects: memory_objects::MemoryObjects,
     /// What every state call fails with.
     failing: Mutex<Option<StateError>>,
     /// Every state call waits until this is notified.
@@ -305,6 +308,10 @@ impl Host for MemoryHost {
 
     fn outbound(&self) -> Option<&Arc<Outbound>> {
         self.outbound.as_ref()
+    }
+
+    fn objects(&self) -> Option<Arc<dyn Objects>> {
+        Some(Arc::new(self.objects.clone()))
     }
 
     fn increment_state<'a>(&'a self, key: &'a [u8], delta: u64) -> StateFuture<'a, u64> {
