@@ -27,3 +27,16 @@ Feature: What a module's owner says of it
     Then it prints something with "200"
     When I run wess describe fetcher
     Then it prints something with "calls"
+
+  Scenario: A component keeps objects in containers that it is granted
+    Given the guest "keeper" is stored as "keeping"
+    When I run wess invoke keeping --function make --args '["pictures"]' --output json
+    Then it prints something with "not granted the container"
+    When I run wess configure keeping --allow-blobstore pictures
+    And I run wess invoke keeping --function make --args '["pictures"]'
+    And I run wess invoke keeping --function keep --args '["pictures","a",[104,105]]' --output json
+    Then it prints JSON whose results is [{"ok":null}]
+    When I run wess invoke keeping --function look --args '["pictures","a",0,9]' --output json
+    Then it prints JSON whose results is [{"ok":{"base64":"aGk="}}]
+    When I run wess describe keeping
+    Then it prints something with "containers"

@@ -85,6 +85,7 @@ impl SettingsArgs {
             || !self.routes.is_empty()
             || !self.publish.is_empty()
             || !self.http.is_empty()
+            || !self.blobstore.is_empty()
     }
 
     fn write(&self, settings: &mut Settings) {
@@ -97,6 +98,7 @@ impl SettingsArgs {
         settings.grants.keyvalue |= self.allow_keyvalue;
         settings.grants.publish.extend(self.publish.iter().cloned());
         settings.grants.http.extend(self.http.iter().cloned());
+        settings.grants.blobstore.extend(self.blobstore.iter().cloned());
     }
 }
 
@@ -163,6 +165,7 @@ mod tests {
         keyvalue = true
         publish = ["pictures.>"]
         http = ["api.example.com"]
+        blobstore = ["pictures"]
     "#;
 
     #[test]
@@ -179,13 +182,15 @@ mod tests {
             routes: vec!["*.b.example.com".into()],
             publish: vec!["b.c".into()],
             http: vec!["*.example.org".into()],
+            blobstore: vec!["raw".into()],
             ..SettingsArgs::default()
         };
         flags.write(&mut settings);
         assert_eq!(settings.env["LANG"], "de");
+        let grants = &settings.grants;
         assert_eq!(
-            (settings.grants.publish.len(), settings.grants.http.len()),
-            (2, 2)
+            (grants.publish.len(), grants.http.len(), grants.blobstore.len()),
+            (2, 2, 2)
         );
         assert_eq!(settings.routes.len(), 2);
         assert_eq!(settings.isolation, Some(Isolation { reuse: 20 }));

@@ -16,7 +16,7 @@ use crate::secret::{MAX_SECRETS, SealedSecret};
 
 /// Longest description, in characters.
 pub const MAX_DESCRIPTION: usize = 1024;
-/// Most subjects of one module, and most hosts.
+/// Most subjects of one module, most hosts, and most containers.
 pub const MAX_GRANTS: usize = 64;
 /// Most characters of all sealed secrets of a module together: they are part of its record.
 pub const MAX_SECRETS_CHARS: usize = 64 << 10;
@@ -89,12 +89,24 @@ pub struct Grants {
     /// Hosts that guests may send HTTP requests to, as `docs/settings.md` has it.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub http: BTreeSet<String>,
+    /// Containers of `wasi:blobstore`, which are the module's own, that guests may make and use.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub blobstore: BTreeSet<String>,
 }
 
 impl Grants {
     /// Whether nothing is granted.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    fn check_containers(&self) -> Result<(), InvalidSettings> {
+        if self.blobstore.len() > MAX_GRANTS {
+            return Err(InvalidSettings::TooManyContainers);
+        }
+        self.blobstore
+            .iter()
+            .try_for_each(|name| check_name("grants.blobstore", name))
     }
 
     fn check_hosts(&self) -> Result<(), InvalidSettings> {
@@ -177,6 +189,9 @@ pub enum InvalidSettings {
         "settings.routes has {0:?}, which is no name of a host in lower case (of another script: in punycode), and no *.name with a dot in the name"
     )]
     Route(String),
+    /// Too many containers.
+    #[error("settings.grants.blobstore has more than {MAX_GRANTS} entries")]
+    TooManyContainers,
     /// Too many hosts.
     #[error("settings.grants.http has more than {MAX_GRANTS} entries")]
     TooManyHosts,
@@ -216,6 +231,7 @@ impl Settings {
             return Err(InvalidSettings::Subject(brief(subject)));
         }
         self.check_routes()?;
+        self.grants.check_containers()?;
         self.grants.check_hosts()
     }
 
@@ -281,7 +297,7 @@ fn check_name(field: &'static str, name: &str) -> Result<(), InvalidSettings> {
     }
 }
 
-/// Whether a variable or a value may have this name.
+/// Whether a variable, a value or a container may have this name.
 fn is_setting_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     (1..=128).contains(&name.len())
@@ -313,7 +329,8 @@ mod tests {
         let all = settings(
             r#"{"description":"resizes","env":{"LANG":"C"},"config":{"size.max":"9"},"isolation":{"reuse":2},
                 "routes":["hello.example.com","*.shop.example.com"],
-                "grants":{"keyvalue":true,"publish":["orders.>","a.*.b"],"http":["*.a.com"]}}"#,
+                "grants":{"keyvalue":true,"publish":["orders.>","a.*.b"],"http":["*.a.com"],
+                    "blobstore":["pictures","raw_v2.EU"]}}"#,
         );
         assert_eq!(all.check(), Ok(()));
         let text = serde_json::to_string(&all).unwrap();
@@ -394,6 +411,14 @@ mod tests {
             (
                 format!(r#"{{"grants":{{"http":[{}]}}}}"#, subjects.join(",")),
                 "settings.grants.http has more than",
+            ),
+            (
+                format!(r#"{{"grants":{{"blobstore":[{}]}}}}"#, subjects.join(",")),
+                "settings.grants.blobstore has more than",
+            ),
+            (
+                r#"{"grants":{"blobstore":["a/b"]}}"#.into(),
+                r#"settings.grants.blobstore has the name "a/b""#,
             ),
             (
                 r#"{"grants":{"http":["https://a.com/b"]}}"#.into(),

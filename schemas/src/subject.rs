@@ -3,6 +3,7 @@
 //! Refuses to publish anywhere a caller could have meant as a forgery: see [`Subjects::may_reply_to`].
 
 mod key;
+mod objects;
 mod queue;
 mod state;
 
@@ -13,6 +14,7 @@ use crate::id::{BindingName, InvalidName, JobId, ModuleName, Tenant};
 use crate::pattern::is_pattern;
 use crate::reference::{FunctionName, Reference};
 pub use key::{BINDINGS_BUCKET, ModuleKey, binding_group, binding_key};
+pub use objects::{ObjectSubjects, object_name, objects_bucket};
 pub use queue::{
     CALLS_CONSUMER, CALLS_STREAM, DEAD_STREAM, JOB_PAYLOADS_BUCKET, JOBS_CONSUMER, JOBS_STREAM, Queue,
     RESULTS_BUCKET, SWEEP_CONSUMER, TIMERS_CONSUMER, TIMERS_STREAM, result_key,

@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use wess_schemas::Tenant;
 use wess_schemas::subject::{
     BINDINGS_BUCKET, BLOBS_BUCKET, JOB_PAYLOADS_BUCKET, MODULES_BUCKET, PAYLOADS_BUCKET, RESULTS_BUCKET,
-    Subjects, state_bucket,
+    Subjects, objects_bucket, state_bucket,
 };
 
 use crate::objects::Bucket;
@@ -144,6 +144,16 @@ pub async fn ensure_assets(jetstream: &Context, options: &AssetOptions) -> Resul
         job_payloads,
         queue,
     })
+}
+
+/// Opens the object store of a tenant's guests, making it if it is missing. Not one of [`Assets`]: few fleets need one.
+pub async fn ensure_guest_objects(
+    jetstream: &Context,
+    tenant: &Tenant,
+    options: &AssetOptions,
+) -> Result<Bucket, AssetError> {
+    let replicas = usize::from(options.replicas);
+    ensure_objects(jetstream, &objects_bucket(tenant), FOREVER, replicas).await
 }
 
 async fn ensure_kv(

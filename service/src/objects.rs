@@ -41,6 +41,11 @@ impl Bucket {
             stream,
         })
     }
+
+    /// The stream below it.
+    pub fn stream(&self) -> &Stream<()> {
+        &self.stream
+    }
 }
 
 /// What bytes were stored.

@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod guest;
 mod memory;
 mod metrics;
+mod objects;
 pub mod outbound;
 pub mod queue;
 pub mod registry;

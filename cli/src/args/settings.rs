@@ -45,6 +45,9 @@ pub struct SettingsArgs {
     /// A host that guests may send HTTP requests to: [SCHEME://]HOST[:PORT], where HOST is a name, *.name or an address.
     #[arg(long = "allow-http", value_name = "HOST")]
     pub http: Vec<String>,
+    /// A container of wasi:blobstore that guests may make and use.
+    #[arg(long = "allow-blobstore", value_name = "CONTAINER")]
+    pub blobstore: Vec<String>,
     #[command(flatten)]
     pub limits: CallLimits,
 }

@@ -62,6 +62,7 @@ fn facts(module: &Module) -> String {
         ("keyvalue", grants.keyvalue.then(|| "allowed".into())),
         ("publishes to", list(&grants.publish)),
         ("calls", list(&grants.http)),
+        ("containers", list(&grants.blobstore)),
     ])
 }
 

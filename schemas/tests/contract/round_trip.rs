@@ -185,8 +185,9 @@ prop_compose! {
         secrets in btree_map(text(), sealed(), 0..3), (deterministic, keyvalue) in any::<(bool, bool)>(),
         publish in btree_set(text(), 0..3), http in btree_set(text(), 0..3), routes in btree_set(text(), 0..3),
         isolation in of(any::<u32>().prop_map(|reuse| Isolation { reuse })),
+        blobstore in btree_set(text(), 0..3),
     ) -> Settings {
-        Settings { description, env, secrets, config, deterministic, isolation, routes, grants: Grants { keyvalue, publish, http } }
+        Settings { description, env, secrets, config, deterministic, isolation, routes, grants: Grants { keyvalue, publish, http, blobstore } }
     }
 }
 

@@ -15,7 +15,8 @@ use wess_schemas::subject::{Subjects, guest_key, state_key};
 use wess_schemas::{JobId, header};
 
 use super::tally::Tally;
-use crate::guest::{Host, LogStream, StateError, StateFuture};
+use crate::guest::{Host, LogStream, Objects, StateError, StateFuture};
+use crate::objects::ObjectStore;
 use crate::outbound::Outbound;
 use crate::registry::{Resolved, Storage};
 use crate::secrets::Secrets;
@@ -37,6 +38,7 @@ pub struct Outside {
     tally: Arc<Tally>,
     subjects: Subjects,
     outbound: Arc<Outbound>,
+    objects: ObjectStore,
 }
 
 /// One line of a guest's log.
@@ -54,6 +56,7 @@ impl Outside {
         tally: Arc<Tally>,
         subjects: Subjects,
         outbound: Arc<Outbound>,
+        objects: ObjectStore,
     ) -> (Arc<Self>, mpsc::Receiver<LogLine>) {
         let (lines, receiver) = mpsc::channel(LOG_LINES);
         (
@@ -63,6 +66,7 @@ impl Outside {
                 tally,
                 subjects,
                 outbound,
+                objects,
             }),
             receiver,
         )
@@ -228,6 +232,11 @@ impl Host for CallHost {
 
     fn outbound(&self) -> Option<&Arc<Outbound>> {
         Some(&self.outside.outbound)
+    }
+
+    fn objects(&self) -> Option<Arc<dyn Objects>> {
+        let module = self.module.name.as_ref();
+        module.map(|module| self.outside.objects.of(module))
     }
 
     fn increment_state<'a>(&'a self, key: &'a [u8], delta: u64) -> StateFuture<'a, u64> {

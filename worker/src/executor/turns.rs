@@ -40,6 +40,7 @@ use super::{Arrival, Common, Moved};
 use crate::call::{Call, Finished};
 use crate::endpoints::invoke::{self, Form};
 use crate::guest::{Ending, EnginePool, Kept, Run};
+use crate::objects::{ObjectStore, remove_discarded};
 use crate::queue::keyed::KeyedCalls;
 use crate::queue::known::KnownJobs;
 use crate::registry::{Resolved, Storage};
@@ -120,15 +121,18 @@ impl Executor {
         let (slow_ended, slow_ends) = mpsc::unbounded_channel();
         let slow_lane = SlowLane::start(format!("wess-slow-{index}"), slow_ended, cut.clone())
             .map_err(Failure::internal)?;
+        let (objects, discarded) = ObjectStore::new(storage.clone());
         let (outside, lines) = Outside::new(
             storage.clone(),
             Arc::clone(&tally),
             common.subjects.clone(),
             Arc::clone(&common.outbound),
+            objects,
         );
         let idle = Idle::new(Arc::clone(&tally), &common.budget);
         let logs = TaskTracker::new();
         logs.spawn(publish_logs(client.clone(), common.subjects.clone(), lines));
+        logs.spawn(remove_discarded(storage.clone(), discarded));
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {

@@ -14,10 +14,12 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wess_schemas::limits::EffectiveLimits;
 use wess_schemas::settings::{MAX_GRANT_BYTES, Settings};
 
+use super::component::blobstore::Allowance;
 use super::fixed::Fixed;
 use super::http::HttpState;
 use super::limits::GuestLimiter;
 use super::log::{GuestLog, LogStream};
+use super::objects::Objects;
 use super::wasi;
 use crate::outbound::Outbound;
 use crate::secrets::Secrets;
@@ -80,6 +82,8 @@ pub trait Host: Send + Sync {
     ) -> StateFuture<'a, bool>;
     /// The way to hosts that are granted, if there is one.
     fn outbound(&self) -> Option<&Arc<Outbound>>;
+    /// The module's objects, if it can have any.
+    fn objects(&self) -> Option<Arc<dyn Objects>>;
 }
 
 /// A fault of a guest's own making in a host call.
@@ -117,6 +121,8 @@ pub(super) struct GuestState {
     pub fixed: Option<Fixed>,
     /// How much of the host's memory is in messages that the guest has not sent.
     pub messages_bytes: usize,
+    /// What the guest has of objects.
+    pub blobs: Arc<Allowance>,
     host: Arc<dyn Host>,
     last_state: Bytes,
 }
@@ -144,6 +150,7 @@ impl GuestState {
             http: HttpState::new(Arc::clone(&host)),
             fixed: None,
             messages_bytes: 0,
+            blobs: Arc::default(),
             host,
             last_state: Bytes::new(),
         }

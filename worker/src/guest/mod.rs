@@ -18,6 +18,7 @@ mod kept;
 mod limits;
 mod log;
 mod module;
+mod objects;
 mod pipe;
 #[cfg(test)]
 mod tests;
@@ -35,4 +36,5 @@ pub use invoke::{Run, invoke};
 pub use kept::{Kept, Reuse};
 pub use limits::{MemoryBudget, Spares};
 pub use log::LogStream;
+pub use objects::{CHUNK_BYTES, Found, ObjectFault, ObjectFuture, Objects, Upload, Written};
 pub use validate::ModuleRefused;

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::connection::State;
+use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Context};
 use bytes::Bytes;
 use tokio::sync::Mutex;
-use wess_schemas::JobId;
 use wess_schemas::error::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
 use wess_schemas::payload::PayloadRef;
-use wess_service::assets::{AssetOptions, Assets, ensure_assets};
+use wess_schemas::{JobId, Tenant};
+use wess_service::assets::{AssetOptions, Assets, ensure_assets, ensure_guest_objects};
 use wess_service::payloads::PayloadError;
 
 /// Bounds one attempt to open all assets.
@@ -31,6 +32,8 @@ struct Inner {
     assets: RwLock<Option<Assets>>,
     /// When the last attempt to open them failed, and why.
     ensuring: Mutex<Option<(Instant, StorageAway)>>,
+    /// What is below the object store of guests, once one of them has asked.
+    objects: Mutex<Option<Stream<()>>>,
 }
 
 /// JetStream is away.
@@ -48,13 +51,13 @@ impl Storage {
     /// Opens nothing yet.
     pub fn new(client: Client, options: AssetOptions) -> Self {
         let jetstream = jetstream::new(client.clone());
-        let (assets, ensuring) = (RwLock::default(), Mutex::default());
         Self(Arc::new(Inner {
             client,
             jetstream,
             options,
-            assets,
-            ensuring,
+            assets: RwLock::default(),
+            ensuring: Mutex::default(),
+            objects: Mutex::default(),
         }))
     }
 
@@ -72,6 +75,29 @@ impl Storage {
     /// Makes the next to ask open the assets anew: one of them was not found.
     pub fn forget(&self) {
         *self.0.assets.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What is below the object store of guests, which is made when the first of them asks. Fails at once without a connection.
+    pub async fn objects(&self) -> Result<Stream<()>, StorageAway> {
+        if self.0.client.connection_state() != State::Connected {
+            return Err(StorageAway(None));
+        }
+        let mut objects = self.0.objects.lock().await;
+        if let Some(objects) = &*objects {
+            return Ok(objects.clone());
+        }
+        let tenant = Tenant::default();
+        let made = ensure_guest_objects(&self.0.jetstream, &tenant, &self.0.options);
+        let made = made.await.map_err(|error| StorageAway(Some(Arc::new(error))))?;
+        Ok(objects.insert(made.stream().clone()).clone())
+    }
+
+    /// Makes the next guest that asks for objects look for their store anew.
+    pub fn forget_objects(&self) {
+        // Whoever holds it is looking.
+        if let Ok(mut objects) = self.0.objects.try_lock() {
+            *objects = None;
+        }
     }
 
     /// Stores a payload that is too large for a message: a job's own, or a call's.

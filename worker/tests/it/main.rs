@@ -4,6 +4,7 @@
 
 mod bindings;
 mod bindings_streams;
+mod blobstore;
 mod calls;
 mod chains;
 mod components;

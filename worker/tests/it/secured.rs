@@ -91,7 +91,27 @@ impl Certificates {
     }
 }
 
-/// Uses everything that a worker is for: modules, calls, chains, state, logs, large payloads, discovery, other workers.
+/// Makes, reads, lists and deletes objects.
+async fn keeps_objects(caller: &Caller) {
+    let stored = caller.store("keeper", guest("keeper")).await;
+    let settings = json!({"grants": {"blobstore": ["pictures"]}});
+    let store = json!({"name": "keeper", "digest": stored.digest, "settings": settings});
+    caller.ask_json::<Value>("wess.store", &store).await.unwrap();
+    for (function, args) in [
+        ("make", json!(["pictures"])),
+        ("keep", json!(["pictures", "a", [104, 105]])),
+        ("keep", json!(["pictures", "a", [104, 111]])),
+        ("look", json!(["pictures", "a", 0, 9])),
+        ("names", json!(["pictures", 0, 9])),
+        ("remove", json!(["pictures"])),
+    ] {
+        let call = json!({"module": "keeper", "function": function, "args": args});
+        let results = caller.invoke(call).await.unwrap().results.unwrap();
+        assert!(results[0].get("ok").is_some(), "{function}: {results:?}");
+    }
+}
+
+/// Uses everything that a worker is for: modules, calls, chains, state, logs, large payloads, objects, discovery, other workers.
 async fn serves_everything(caller: &Caller, workers: &[Worker]) {
     let mut lines = caller.client.subscribe("wess.logs.greet").await.unwrap();
     caller
@@ -114,6 +134,7 @@ async fn serves_everything(caller: &Caller, workers: &[Worker]) {
     assert_eq!(caller.raw("counter", "reset").await.unwrap().payload, "0");
     caller.raw("greet", "Ada").await.unwrap();
     assert_eq!(lines.next().await.unwrap().payload, "greeting Ada");
+    keeps_objects(caller).await;
 
     let payloads = Payloads::open(&jetstream::new(caller.client.clone()))
         .await
@@ -151,7 +172,7 @@ async fn serves_everything(caller: &Caller, workers: &[Worker]) {
         true
     );
     let modules = ask("wess.modules.list", json!({})).await;
-    assert_eq!(modules["modules"].as_array().unwrap().len(), 6);
+    assert_eq!(modules["modules"].as_array().unwrap().len(), 7);
     refused(ErrorCode::ModuleNotFound, caller.raw("uploaded", "").await);
     let binding = ask(
         "wess.bindings.put.orders",

@@ -14,7 +14,7 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
-use super::{granted, messaging};
+use super::{blobstore, granted, messaging};
 use crate::guest::host::GuestState;
 use crate::guest::http;
 
@@ -46,6 +46,7 @@ pub(in crate::guest) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest
     link_sockets(l)?;
     granted::link(l)?;
     messaging::link(l)?;
+    blobstore::link(l)?;
     http::link(l)?;
     Ok(linker)
 }

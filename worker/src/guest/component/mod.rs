@@ -2,6 +2,7 @@
 //!
 //! Invariant: what a component claims about itself costs a bounded time to read, before anything is compiled.
 
+pub(super) mod blobstore;
 pub(super) mod granted;
 mod interface;
 mod link;

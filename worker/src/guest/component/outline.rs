@@ -9,7 +9,7 @@ use wasmparser::{
     Parser, Payload,
 };
 
-use super::{granted, messaging};
+use super::{blobstore, granted, messaging};
 use crate::guest::inspect::check_part;
 use crate::guest::validate::{ModuleRefused, invalid, shown, unsupported};
 use crate::guest::wasi;
@@ -191,7 +191,10 @@ impl Outline {
 }
 
 fn is_known(interface: &str) -> bool {
-    wasi::is_known_interface(interface) || granted::is_known(interface) || messaging::is_known(interface)
+    wasi::is_known_interface(interface)
+        || granted::is_known(interface)
+        || messaging::is_known(interface)
+        || blobstore::is_known(interface)
 }
 
 fn bounded(count: u64, most: u64, what: &str) -> Result<(), ModuleRefused> {

@@ -3,6 +3,7 @@
 //! Here: compiling and loading what a test writes, calling it, and a host in memory that says what it was asked.
 
 mod artifact;
+mod blobstore;
 mod command;
 mod component;
 mod deterministic;
@@ -12,6 +13,7 @@ mod epochs;
 mod granted;
 mod http;
 mod limits;
+mod memory_objects;
 mod messaging;
 mod outbound;
 mod plugin;
@@ -310,6 +312,7 @@ struct MemoryHost {
     secrets: Secrets,
     outbound: Option<Arc<Outbound>>,
     published: Mutex<Vec<Published>>,
+    objects: memory_objects::MemoryObjects,
     /// What every state call fails with.
     failing: Mutex<Option<StateError>>,
     /// Every state call waits until this is notified.
@@ -349,6 +352,10 @@ impl Host for MemoryHost {
 
     fn outbound(&self) -> Option<&Arc<Outbound>> {
         self.outbound.as_ref()
+    }
+
+    fn objects(&self) -> Option<Arc<dyn Objects>> {
+        Some(Arc::new(self.objects.clone()))
     }
 
     fn increment_state<'a>(&'a self, key: &'a [u8], delta: u64) -> StateFuture<'a, u64> {
