@@ -8,7 +8,7 @@ use async_nats::Subject;
 use async_nats::connection::State;
 use futures_util::poll;
 use tokio::sync::oneshot;
-use wess_schemas::WorkerId;
+use wess_schemas::{ErrorBody, JobId, WorkerId};
 use wess_service::bus::Reply;
 
 use super::turns::Executor;
@@ -159,6 +159,36 @@ impl Executor {
                 self.release(holds);
                 self.send(sending);
             }
+        }
+    }
+
+    pub(super) fn succeed(&self, form: Option<Form>, took_us: u64, holds: Holds) {
+        // The steps of a chain have been counted.
+        self.tally.succeeded.add(u64::from(holds == Holds::Slot));
+        if let Some(form) = form {
+            self.tally.answer(form, took_us, None);
+        }
+    }
+
+    /// Answers a call that has neither a slot nor a place in the house any more.
+    pub(super) fn fail(&mut self, responder: Responder, job_id: JobId, error: ErrorBody) {
+        self.count_failure(responder.form(), &error);
+        tracing::debug!(%job_id, code = %error.code(), message = error.error.message, "a call was refused or failed");
+        let sending = responder.answer(Err(error.for_job(job_id)), usize::MAX, &self.common.worker);
+        self.send(sending);
+    }
+
+    pub(super) fn count_failure(&self, form: Option<Form>, error: &ErrorBody) {
+        self.tally.fail(error.code());
+        if let Some(form) = form {
+            self.tally.answer(form, 0, Some(error));
+        }
+    }
+
+    pub(super) fn send(&mut self, sending: Sending) {
+        match sending {
+            Sending::Publish(subject, reply) => self.outbox.push_back((subject, reply)),
+            Sending::Done | Sending::Store(..) => {}
         }
     }
 

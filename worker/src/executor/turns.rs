@@ -30,7 +30,7 @@ use super::inbox::Inbox;
 use super::keyed::Keyed;
 use super::lanes::{Awaited, GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, first_turn};
 use super::prepared::Shelf;
-use super::respond::{Holds, Responder, Sending};
+use super::respond::{Holds, Responder};
 use super::series::Here;
 use super::slots::{Slots, Waits};
 use super::spill::{Origin, Spills};
@@ -475,35 +475,5 @@ impl Executor {
             steps: Vec::new(),
         };
         self.answer(finished, responder, Holds::Slot);
-    }
-
-    pub(super) fn succeed(&self, form: Option<Form>, took_us: u64, holds: Holds) {
-        // The steps of a chain have been counted.
-        self.tally.succeeded.add(u64::from(holds == Holds::Slot));
-        if let Some(form) = form {
-            self.tally.answer(form, took_us, None);
-        }
-    }
-
-    /// Answers a call that has neither a slot nor a place in the house any more.
-    pub(super) fn fail(&mut self, responder: Responder, job_id: JobId, error: ErrorBody) {
-        self.count_failure(responder.form(), &error);
-        tracing::debug!(%job_id, code = %error.code(), message = error.error.message, "a call was refused or failed");
-        let sending = responder.answer(Err(error.for_job(job_id)), usize::MAX, &self.common.worker);
-        self.send(sending);
-    }
-
-    pub(super) fn count_failure(&self, form: Option<Form>, error: &ErrorBody) {
-        self.tally.fail(error.code());
-        if let Some(form) = form {
-            self.tally.answer(form, 0, Some(error));
-        }
-    }
-
-    pub(super) fn send(&mut self, sending: Sending) {
-        match sending {
-            Sending::Publish(subject, reply) => self.outbox.push_back((subject, reply)),
-            Sending::Done | Sending::Store(..) => {}
-        }
     }
 }
