@@ -51,6 +51,9 @@ pub use slots::Bounds;
 pub(crate) use steps::expired;
 use tally::Tally;
 
+/// A connection of a gateway in this process is served here, down to the call, in one poll: more than a thread's usual stack
+/// where nothing is optimised.
+const STACK_BYTES: usize = 8 << 20;
 /// Calls from this process that an executor has not looked at yet.
 const DOOR_CALLS: usize = 1024;
 
@@ -309,6 +312,7 @@ pub async fn start(index: usize, common: Arc<Common>, lifecycle: &Lifecycle) -> 
     };
     std::thread::Builder::new()
         .name(format!("wess-exec-{index}"))
+        .stack_size(STACK_BYTES)
         .spawn(serve)
         .map_err(Failure::internal)?;
     started.await.map_err(Failure::internal)??;
