@@ -34,7 +34,8 @@ pub struct Export {
     /// Both in one line, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub signature: String,
-    /// A JSON Schema of `args`; left out of a function that cannot be called, and where a module's schemas grow too long.
+    /// A JSON Schema of `args`; left out of a function that cannot be called, of one that answers HTTP requests, and where a
+    /// module's schemas grow too long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub args_schema: Option<Value>,
     /// A JSON Schema of `results`; left out too where the answer is bytes.
@@ -124,7 +125,9 @@ fn argv() -> Value {
 
 fn of_component(component: &ComponentInterface, function: &WitFunction, left: usize) -> Export {
     let is_run = function.is_command();
-    let foreign = component.foreign(function);
+    let serves_http = function.serves_http();
+    // What a handler is handed is not JSON, nor does it come from a caller.
+    let foreign = component.foreign(function).filter(|_| !serves_http);
     let mut schemas = Schemas {
         component,
         definitions: Map::new(),
@@ -132,6 +135,7 @@ fn of_component(component: &ComponentInterface, function: &WitFunction, left: us
     };
     let (args_schema, results_schema) = match foreign {
         Some(_) => (None, None),
+        None if serves_http => (None, None),
         None if is_run => (Some(argv()), None),
         None => (
             schemas.of(function.params.iter().map(|param| param.ty)),

@@ -137,7 +137,12 @@ impl WitFunction {
 
     /// Whether it is the one that answers HTTP requests.
     pub fn serves_http(&self) -> bool {
-        let (interface, function) = self.parts();
+        Self::names_http_handler(&self.name)
+    }
+
+    /// Whether a function of this name is the one that answers HTTP requests.
+    pub fn names_http_handler(name: &str) -> bool {
+        let (interface, function) = Self::split(name);
         let parts = interface.and_then(|interface| interface.split_once('@'));
         let is_handler = |(interface, version): (&str, &str)| {
             interface == "wasi:http/incoming-handler" && version.starts_with("0.2.")

@@ -7,6 +7,7 @@ use wess_schemas::chain::{ChainStep, StoredChain};
 use wess_schemas::export::Export;
 use wess_schemas::module::{Abi, Module, VersionSummary};
 use wess_schemas::settings::Isolation;
+use wess_schemas::wit::WitFunction;
 use wess_schemas::{Invocation, Limits, Tag};
 
 use super::Ask;
@@ -126,6 +127,9 @@ fn functions(module: &Module) -> String {
 fn signature(export: &Export) -> String {
     match &export.unsupported {
         Some(why) => format!("{} (cannot be called: {why})", export.signature),
+        None if WitFunction::names_http_handler(&export.name) => {
+            format!("{} (answers HTTP requests)", export.signature)
+        }
         None => export.signature.clone(),
     }
 }

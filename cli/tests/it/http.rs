@@ -22,6 +22,14 @@ fn client() -> Client {
     Client::new()
 }
 
+impl Web {
+    /// The next request has its response.
+    async fn says_hello(&self) {
+        let hello = client().get(self.url("/hello")).send().await.unwrap();
+        assert_eq!(hello.text().await.unwrap(), "hello from wess\n");
+    }
+}
+
 async fn problem(response: reqwest::Response) -> (u16, String) {
     assert_eq!(
         response.headers()["content-type"],
@@ -82,11 +90,19 @@ async fn a_guest_without_a_response_is_a_problem_with_its_code() {
             ("/under", (502, "guest_trapped")),
             ("/refuse", (502, "guest_trapped")),
             ("/loop", (504, "deadline_exceeded")),
+            ("/inform", (502, "guest_trapped")),
+            ("/memory", (502, "memory_exceeded")),
+            ("/gather", (502, "guest_trapped")),
         ] {
             let request = client().get(web.url(path)).header("Wess-Timeout-Ms", "200");
             let (status, code) = problem(request.send().await.unwrap()).await;
             assert_eq!((status, &code[..]), expected, "{way:?} {path}");
+            web.says_hello().await;
         }
+        let starved = client().get(web.url("/loop")).header("Wess-Fuel", "100000");
+        let starved = problem(starved.send().await.unwrap()).await;
+        assert_eq!(starved, (504, "out_of_fuel".into()), "{way:?}");
+        web.says_hello().await;
         for (url, expected) in [
             (web.at("/v1/http/nobody/x"), (404, "module_not_found")),
             (web.at("/v1/http/add/x"), (501, "unsupported")),
@@ -134,6 +150,42 @@ async fn a_response_whose_guest_has_ended_goes_out_whole_with_its_length() {
         assert_eq!(whole.headers()["content-length"], "8", "{way:?}");
         assert!(!whole.headers().contains_key("transfer-encoding"), "{way:?}");
         assert_eq!(whole.text().await.unwrap(), "/p/whole");
+        web.is_at_rest().await;
+    }
+}
+
+#[tokio::test]
+async fn a_trap_after_the_head_has_gone_breaks_the_body_off() {
+    for way in WAYS {
+        let web = Web::start(way);
+        let response = client().get(web.url("/late")).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{way:?}");
+        let mut pieces = response.bytes_stream();
+        let mut came = Vec::new();
+        let end = loop {
+            match pieces.next().await {
+                Some(Ok(piece)) => came.extend_from_slice(&piece),
+                end => break end,
+            }
+        };
+        assert!(matches!(end, Some(Err(_))), "{way:?}: the body looked complete");
+        assert_eq!(came, b"hello", "{way:?}");
+        web.says_hello().await;
+        web.is_at_rest().await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_where_none_may_be_goes_nowhere() {
+    for way in WAYS {
+        let web = Web::start(way);
+        let cached = client().get(web.url("/cached")).send().await.unwrap();
+        assert_eq!(cached.status(), StatusCode::NOT_MODIFIED, "{way:?}");
+        assert_eq!(cached.bytes().await.unwrap(), "", "{way:?}");
+        let head = client().head(web.url("/late")).send().await.unwrap();
+        assert_eq!(head.status(), StatusCode::OK, "{way:?}");
+        assert_eq!(head.bytes().await.unwrap(), "", "{way:?}");
+        web.says_hello().await;
         web.is_at_rest().await;
     }
 }

@@ -134,6 +134,20 @@ fn ls_shows_a_line_for_each_and_can_be_narrowed() {
 }
 
 #[test]
+fn what_answers_http_requests_is_described_as_that() {
+    let wess = Wess::up();
+    wess.store(Door::Nats, "web", "web");
+    for door in DOORS {
+        let shown = wess.must(door, &["describe", "web"]);
+        assert!(shown.contains("(answers HTTP requests)"), "{shown}");
+        assert!(!shown.contains("cannot be called"), "{shown}");
+        let export = wess.json(door, &["describe", "web"])["exports"][0].clone();
+        assert_eq!(export.get("unsupported"), None, "{export}");
+        assert_eq!(export.get("args_schema"), None, "{export}");
+    }
+}
+
+#[test]
 fn describe_shows_functions_signatures_versions_and_tags() {
     let wess = Wess::up();
     wess.store(Door::Nats, "calc", "add");

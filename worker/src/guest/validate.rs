@@ -191,3 +191,55 @@ pub(super) fn invalid(error: BinaryReaderError) -> ModuleRefused {
         shown(&error)
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A module that needs one proposal and no other.
+    fn example(proposal: &str) -> Option<&'static str> {
+        Some(match proposal {
+            "threads" => "(module (memory 1 1 shared))",
+            "memory64" => "(module (memory i64 1))",
+            "multi-memory" => "(module (memory 1) (memory 1))",
+            "exception-handling" => "(module (tag) (func (throw 0)))",
+            "function-references" => {
+                "(module (type $t (func)) (func (param (ref $t)) (call_ref $t (local.get 0))))"
+            }
+            "gc" => "(module (type $t (struct)) (func (param (ref null $t))))",
+            "stack-switching" => "(module (type $f (func)) (type $c (cont $f)) (func (param (ref null $c))))",
+            "wide-arithmetic" => {
+                "(module (func (result i64 i64) (i64.mul_wide_u (i64.const 1) (i64.const 1))))"
+            }
+            "custom-page-sizes" => "(module (memory 1 (pagesize 1)))",
+            "component-model-async" => "(component (type (func (result (stream u8)))))",
+            "component-model-error-context" => "(component (type error-context))",
+            "component-model-values" => {
+                r#"(component (import "a" (value $v string)) (export "b" (value $v)))"#
+            }
+            "component-model-nested-names" => r#"(component (import "a:b:c/d" (instance)))"#,
+            "component-model-fixed-length-lists" => "(component (type (list u8 4)))",
+            "component-model-map" => "(component (type (map string u8)))",
+            "component-model-gc" => {
+                r#"(component (core module $m (func (export "f"))) (core instance $i (instantiate $m))
+                    (func (canon lift (core func $i "f") gc)))"#
+            }
+            "component-model-implements" => r#"(component (import "a" (implements "a:b/c") (instance)))"#,
+            _ => return None,
+        })
+    }
+
+    #[test]
+    fn every_proposal_that_is_refused_is_named_alone() {
+        for Proposal { name, .. } in PROPOSALS {
+            let example = example(name).unwrap_or_else(|| panic!("{name} has no example"));
+            let module = wat::parse_str(example).unwrap_or_else(|error| panic!("{name}: {error}"));
+            match check(&module) {
+                Err(ModuleRefused::Unsupported(text)) => {
+                    assert!(text.contains(&format!("({name})")), "{name}: {text}");
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use wess_schemas::{ErrorCode, Module, header};
 
 use crate::rig::{Answered, Caller, Rig, fact, nap, refused, refused_naming, wat};
+use crate::support::digest_of;
 
 /// Counts its calls in its memory; `nap` does so after it has waited for so many milliseconds.
 const COUNTER: &str = r#"(module
@@ -117,8 +118,7 @@ async fn another_version_has_instances_of_its_own_and_takes_the_place_of_older_o
     let rig = rig(&["--executors", "1"], 1000).await;
     assert_eq!(rig.caller.counts("counter").await, [1, 2]);
     let settings = json!({"isolation": {"reuse": 1000}, "env": {"A": "B"}});
-    let digest =
-        wess_schemas::Digest::from_bytes(<sha2::Sha256 as sha2::Digest>::digest(wat(COUNTER)).into());
+    let digest = digest_of(&wat(COUNTER));
     let other = json!({"name": "counter", "digest": digest, "settings": settings});
     let other: Module = rig.caller.ask_json("wess.store", &other).await.unwrap();
     assert_eq!(other.version, 2);
