@@ -143,18 +143,6 @@ async fn a_response_that_is_not_complete_does_not_look_complete() {
 }
 
 #[tokio::test]
-async fn a_response_whose_guest_has_ended_goes_out_whole_with_its_length() {
-    for way in WAYS {
-        let web = Web::start(way);
-        let whole = client().get(web.url("/p/whole")).send().await.unwrap();
-        assert_eq!(whole.headers()["content-length"], "8", "{way:?}");
-        assert!(!whole.headers().contains_key("transfer-encoding"), "{way:?}");
-        assert_eq!(whole.text().await.unwrap(), "/p/whole");
-        web.is_at_rest().await;
-    }
-}
-
-#[tokio::test]
 async fn a_trap_after_the_head_has_gone_breaks_the_body_off() {
     for way in WAYS {
         let web = Web::start(way);

@@ -301,3 +301,80 @@ impl http_body::Body for Watched {
         self.announced.map(SizeHint::with_exact).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+    use http_body_util::StreamBody;
+    use wess_service::http::whole;
+
+    use super::*;
+
+    /// A guest that has set its response, with a body in two pieces, and who waits for it.
+    fn responded() -> (HttpWaiting, oneshot::Receiver<HttpTold>) {
+        let request = ::http::Request::get("http://a.example/").body(whole(Bytes::new()));
+        let reference = "web".parse().unwrap();
+        let called = call(reference, &HeaderMap::new(), request.unwrap(), Instant::now());
+        let (call, ended, answering) = called.unwrap();
+        let pieces = ["one", "two"].map(|piece| Ok(Frame::data(Bytes::from(piece))));
+        let body = StreamBody::new(futures_util::stream::iter(pieces)).boxed_unsync();
+        call.http.unwrap().respond.send(Response::new(body)).unwrap();
+        let (tell, told) = oneshot::channel();
+        (HttpWaiting::after_first_turn(ended, answering, tell), told)
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_ends_in_its_first_turn_is_told_whole_with_its_length() {
+        let (waiting, mut told) = responded();
+        assert!(told.try_recv().is_err());
+        waiting.end(Ok(()));
+        let Ok(HttpTold::Ended(Ok(response))) = told.await else {
+            panic!("it has ended well")
+        };
+        assert_eq!(response.body().size_hint().exact(), Some(6));
+        assert_eq!(response.collect().await.unwrap().to_bytes(), "onetwo");
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_fails_in_its_first_turn_has_no_response() {
+        let (waiting, told) = responded();
+        waiting.end(Err(ErrorBody::new(ErrorCode::GuestTrapped, "it trapped")));
+        let Ok(HttpTold::Ended(Err(error))) = told.await else {
+            panic!("it has failed")
+        };
+        assert_eq!(error.code(), ErrorCode::GuestTrapped);
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_goes_on_is_passed_on_as_it_comes_and_complete_only_at_its_end() {
+        let (mut waiting, told) = responded();
+        waiting.go_on();
+        let Ok(HttpTold::Answering(answering)) = told.await else {
+            panic!("it goes on")
+        };
+        let mut body = answering.response().await.unwrap().into_body();
+        for piece in ["one", "two"] {
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), piece);
+        }
+        assert!(body.frame().now_or_never().is_none());
+        waiting.end(Err(ErrorBody::new(ErrorCode::GuestTrapped, "it trapped")));
+        assert!(body.frame().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_nobody_waits_for_is_given_up_before_and_after_its_first_turn() {
+        let given_up = |waiting: &mut HttpWaiting| {
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            waiting.poll_given_up(&mut context).is_ready()
+        };
+        let (mut waiting, told) = responded();
+        assert!(!given_up(&mut waiting));
+        drop(told);
+        assert!(given_up(&mut waiting));
+        let (mut waiting, told) = responded();
+        waiting.go_on();
+        assert!(!given_up(&mut waiting));
+        drop(told);
+        assert!(given_up(&mut waiting));
+    }
+}

@@ -271,3 +271,25 @@ impl HttpBody for Roomed {
 async fn drain(mut body: http::Body, _room: Room) {
     while let Some(Ok(_)) = body.frame().await {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::Admission;
+
+    #[test]
+    fn a_body_that_is_there_has_its_length_and_one_with_trailers_has_none() {
+        let roomed = |body| Roomed {
+            body,
+            _room: Admission::new(1, 1).request().unwrap(),
+        };
+        let trailers = Some(axum::http::HeaderMap::new());
+        assert_eq!(roomed(http::whole("hello".into())).size_hint().exact(), Some(5));
+        assert_eq!(
+            roomed(http::with_trailers("hello".into(), trailers))
+                .size_hint()
+                .exact(),
+            None
+        );
+    }
+}
