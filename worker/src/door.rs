@@ -5,7 +5,9 @@ use std::time::Instant;
 use async_nats::HeaderMap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use wess_schemas::subject::{Endpoint, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode};
@@ -25,6 +27,8 @@ pub struct Door {
     pub(crate) subjects: Subjects,
     pub(crate) executors: Executors,
     pub(crate) control: Control,
+    /// Where the control plane runs.
+    pub(crate) control_runtime: Handle,
     pub(crate) _held: TaskTrackerToken,
 }
 
@@ -58,8 +62,16 @@ impl Door {
             Ok(endpoint @ (Endpoint::Invoke | Endpoint::InvokeRaw(..))) => {
                 self.invoke(endpoint, request).await
             }
-            _ => self.control.handle(request, MAX_PAYLOAD_BYTES).await,
+            _ => self.control(request).await,
         }
+    }
+
+    /// Off the executor that this may be called on: much of it blocks, or takes long.
+    async fn control(&self, request: Request) -> Reply {
+        let control = self.control.clone();
+        let handled = async move { control.handle(request, MAX_PAYLOAD_BYTES).await };
+        let handled = AbortOnDropHandle::new(self.control_runtime.spawn(handled)).await;
+        handled.unwrap_or_else(|_| error_reply(&stopped("the request")))
     }
 
     async fn serve(&self, request: HttpRequest) -> HttpAnswer {

@@ -53,6 +53,7 @@ pub struct Worker {
     executors: Executors,
     control: Control,
     under_way: TaskTracker,
+    runtime: Handle,
 }
 
 impl Worker {
@@ -119,6 +120,7 @@ impl Worker {
             executors,
             control,
             under_way: common.inside.clone(),
+            runtime: Handle::current(),
         };
         worker.register(&common, &call_queue, metrics);
         Ok(worker)
@@ -156,6 +158,7 @@ impl Worker {
             subjects: self.subjects.clone(),
             executors: self.executors.clone(),
             control: self.control.clone(),
+            control_runtime: self.runtime.clone(),
             _held: self.under_way.token(),
         }
     }

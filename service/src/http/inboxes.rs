@@ -3,13 +3,13 @@
 //! Invariant: an inbox gets every message in order, or comes to its end; one that is dropped takes nothing more.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::{Client, Message, Subject, SubscribeError, Subscriber};
 use futures_util::StreamExt;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 /// Messages of one inbox that nobody has looked at: more than a window's worth of frames, unless they are tiny.
 const MESSAGES: usize = 65_536;
@@ -25,7 +25,6 @@ pub struct Inboxes {
 #[derive(Debug)]
 struct Shared {
     base: String,
-    next: AtomicU64,
     open: Open,
     /// Ended when this is dropped.
     _passing_on: JoinSet<()>,
@@ -63,7 +62,8 @@ impl Inboxes {
             .shared
             .get_or_try_init(|| Shared::subscribe(&self.client))
             .await?;
-        let token = shared.next.fetch_add(1, Ordering::Relaxed);
+        // Who knows one inbox must not know another's.
+        let (token, _) = Uuid::new_v4().as_u64_pair();
         let (sender, messages) = mpsc::channel(MESSAGES);
         lock(&shared.open).insert(token, sender);
         Ok(Inbox {
@@ -84,7 +84,6 @@ impl Shared {
         passing_on.spawn(pass_on(subscription, base.len(), Arc::clone(&open)));
         Ok(Self {
             base,
-            next: AtomicU64::new(0),
             open,
             _passing_on: passing_on,
         })
