@@ -3,12 +3,13 @@
 //! Invariant: a response ends as complete only once its guest has ended well, and only if it is as long as it announced.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use ::http::header::CONTENT_LENGTH;
 use ::http::{Method, StatusCode};
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body::{Frame, SizeHint};
@@ -49,44 +50,94 @@ pub enum HttpTold {
     Answering(Answering),
 }
 
+/// A request that came as a message.
+#[derive(Debug)]
+pub struct Asked {
+    /// What comes of it.
+    pub answering: Answering,
+    /// Where the caller listens.
+    pub caller: Subject,
+    /// How much it takes before it grants more; nothing for one that takes a single message.
+    pub window: Option<u64>,
+}
+
+/// A request whose guest may end before its executor's turn does. Taken once: when the guest ends, or at the end of the turn.
+#[derive(Debug, Clone)]
+pub struct Fresh(Arc<Mutex<Option<Asked>>>);
+
+impl From<Asked> for Fresh {
+    fn from(asked: Asked) -> Self {
+        Self(Arc::new(Mutex::new(Some(asked))))
+    }
+}
+
+impl Fresh {
+    /// The request, for whoever comes first.
+    pub fn take(&self) -> Option<Asked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// Who waits for a guest that serves a request.
 #[derive(Debug)]
 pub struct HttpWaiting {
     ended: oneshot::Sender<HttpEnd>,
-    /// Whoever is told nothing before the guest has had its first turn: most guests have ended by then, and another
-    /// thread is woken once instead of for each piece.
-    first: Option<Box<(Answering, oneshot::Sender<HttpTold>)>>,
+    first: First,
+}
+
+/// Who is told nothing before the guest has had its first turn: most guests have ended by then.
+#[derive(Debug)]
+enum First {
+    Nobody,
+    /// Another thread, which is woken once instead of for each piece.
+    Door(Box<(Answering, oneshot::Sender<HttpTold>)>),
+    /// A caller across NATS, for whom no task is made then.
+    Caller(Fresh),
 }
 
 impl From<oneshot::Sender<HttpEnd>> for HttpWaiting {
     fn from(ended: oneshot::Sender<HttpEnd>) -> Self {
-        Self { ended, first: None }
+        let first = First::Nobody;
+        Self { ended, first }
     }
 }
 
 impl HttpWaiting {
+    /// Gives `fresh` back at the guest's end, unless somebody took it before.
+    pub fn of_caller(ended: oneshot::Sender<HttpEnd>, fresh: Fresh) -> Self {
+        let first = First::Caller(fresh);
+        Self { ended, first }
+    }
+
     /// Tells `tell` after the guest's first turn; `answering` is what was made with `ended`.
     pub fn after_first_turn(
         ended: oneshot::Sender<HttpEnd>,
         answering: Answering,
         tell: oneshot::Sender<HttpTold>,
     ) -> Self {
-        let first = Some(Box::new((answering, tell)));
+        let first = First::Door(Box::new((answering, tell)));
         Self { ended, first }
     }
 
-    /// The guest has ended.
-    pub fn end(self, end: HttpEnd) {
+    /// The guest has ended. Gives back who asked across NATS and has not been told anything yet.
+    pub fn end(self, end: HttpEnd) -> Option<Asked> {
         // Who no longer waits has gone.
         drop(self.ended.send(end));
-        if let Some((answering, tell)) = self.first.map(|first| *first) {
-            drop(tell.send(answering.told()));
+        match self.first {
+            First::Nobody => None,
+            First::Door(first) => {
+                let (answering, tell) = *first;
+                drop(tell.send(HttpTold::Ended(answering.known().and_then(gathered))));
+                None
+            }
+            First::Caller(fresh) => fresh.take(),
         }
     }
 
     /// The guest's first turn is over, and the guest is not.
     pub fn go_on(&mut self) {
-        if let Some((answering, tell)) = self.first.take().map(|first| *first) {
+        if let First::Door(first) = std::mem::replace(&mut self.first, First::Nobody) {
+            let (answering, tell) = *first;
             // Who no longer waits drops what it is told, which cancels the guest.
             drop(tell.send(HttpTold::Answering(answering)));
         }
@@ -95,8 +146,8 @@ impl HttpWaiting {
     /// Ready once nobody waits any more.
     pub fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.first {
-            Some(first) => first.1.poll_closed(context),
-            None => self.ended.poll_closed(context),
+            First::Door(first) => first.1.poll_closed(context),
+            First::Caller(_) | First::Nobody => self.ended.poll_closed(context),
         }
     }
 }
@@ -155,11 +206,11 @@ fn stopped() -> ErrorBody {
 }
 
 impl Answering {
-    /// What is known right now of a guest that has ended. Not counted by tokio's budget for one task: past it what is there
-    /// would look as if it were not.
-    fn told(self) -> HttpTold {
-        let known = unconstrained(async { self.response().await.and_then(gathered) });
-        HttpTold::Ended(known.now_or_never().unwrap_or_else(|| Err(stopped())))
+    /// The response of a guest that has ended. Not counted by tokio's budget for one task: past it what is there would look
+    /// as if it were not.
+    pub fn known(self) -> Result<Response, ErrorBody> {
+        let known = unconstrained(self.response()).now_or_never();
+        known.unwrap_or_else(|| Err(stopped()))
     }
 
     /// The response as soon as its head is there. A guest that has failed by then has none, whatever it had set.
@@ -312,8 +363,8 @@ mod tests {
 
     use super::*;
 
-    /// A guest that has set its response, with a body in two pieces, and who waits for it.
-    fn responded() -> (HttpWaiting, oneshot::Receiver<HttpTold>) {
+    /// A guest that has set its response, with a body in two pieces, and what comes of it.
+    fn answered() -> (oneshot::Sender<HttpEnd>, Answering) {
         let request = ::http::Request::get("http://a.example/").body(whole(Bytes::new()));
         let reference = "web".parse().unwrap();
         let called = call(reference, &HeaderMap::new(), request.unwrap(), Instant::now());
@@ -321,6 +372,12 @@ mod tests {
         let pieces = ["one", "two"].map(|piece| Ok(Frame::data(Bytes::from(piece))));
         let body = StreamBody::new(futures_util::stream::iter(pieces)).boxed_unsync();
         call.http.unwrap().respond.send(Response::new(body)).unwrap();
+        (ended, answering)
+    }
+
+    /// The same, and who waits for it in this process.
+    fn responded() -> (HttpWaiting, oneshot::Receiver<HttpTold>) {
+        let (ended, answering) = answered();
         let (tell, told) = oneshot::channel();
         (HttpWaiting::after_first_turn(ended, answering, tell), told)
     }
@@ -334,6 +391,32 @@ mod tests {
             panic!("it has ended well")
         };
         assert_eq!(response.body().size_hint().exact(), Some(6));
+        assert_eq!(response.collect().await.unwrap().to_bytes(), "onetwo");
+    }
+
+    /// The same, for a caller across NATS.
+    fn asked() -> (HttpWaiting, Fresh) {
+        let (ended, answering) = answered();
+        let fresh = Fresh::from(Asked {
+            answering,
+            caller: "_INBOX.a".into(),
+            window: None,
+        });
+        (HttpWaiting::of_caller(ended, fresh.clone()), fresh)
+    }
+
+    #[tokio::test]
+    async fn a_caller_across_nats_is_answered_once_at_the_guests_end_or_at_the_turns() {
+        let (waiting, fresh) = asked();
+        let asked_before = waiting.end(Ok(())).expect("nobody has taken it");
+        let response = asked_before.answering.known().unwrap();
+        assert_eq!(response.collect().await.unwrap().to_bytes(), "onetwo");
+        assert!(fresh.take().is_none());
+
+        let (waiting, fresh) = asked();
+        let answering = fresh.take().expect("the guest goes on").answering;
+        assert!(waiting.end(Ok(())).is_none());
+        let response = answering.response().await.unwrap();
         assert_eq!(response.collect().await.unwrap().to_bytes(), "onetwo");
     }
 

@@ -55,23 +55,22 @@ pub fn parse(
     arrived: Instant,
 ) -> Result<Call, ErrorBody> {
     let trace = headers.and_then(TraceParent::of);
-    let headers = match headers {
+    let mut headers = match headers {
         Some(headers) => {
             CallHeaders::read(|name| headers.get(name).map(|value| value.as_str())).map_err(invalid)?
         }
         None => CallHeaders::default(),
     };
-    let job_id = headers.job_id.clone();
-    let call = match endpoint {
+    let key = headers.job_id.take();
+    let mut call = match endpoint {
         Endpoint::InvokeRaw(reference, function) => raw(reference, function, headers, payload, arrived)?,
         _ => json(headers, &payload, arrived)?,
     };
-    Ok(Call {
-        is_keyed: job_id.is_some(),
-        job_id: job_id.unwrap_or(call.job_id),
-        trace,
-        ..call
-    })
+    call.trace = trace;
+    if let Some(key) = key {
+        (call.job_id, call.is_keyed) = (key, true);
+    }
+    Ok(call)
 }
 
 /// Bytes as they are; all else is said in headers.
@@ -82,18 +81,29 @@ fn raw(
     payload: Bytes,
     arrived: Instant,
 ) -> Result<Call, ErrorBody> {
-    let input = headers.input_ref.is_none().then_some(payload);
+    let stored_input = headers.input_ref;
+    let input = stored_input.is_none().then_some(payload);
     check_size(input.as_ref())?;
-    let invocation = Invocation {
-        function,
+    check_stored(stored_input.as_ref())?;
+    check_wait(headers.wait_ms).map_err(misfit)?;
+    Ok(Call {
+        job_id: JobId::generate(),
+        is_keyed: false,
+        reference,
+        input: CallInput {
+            function,
+            input,
+            ..CallInput::default()
+        },
+        stored_input,
+        http: None,
         limits: headers.limits,
-        wait_ms: headers.wait_ms,
-        ..Invocation::of(reference)
-    };
-    let mut call = from_invocation(invocation, arrived)?;
-    call.input.input = input;
-    call.stored_input = headers.input_ref;
-    check_stored(call)
+        is_step: false,
+        wait: wait(headers.wait_ms),
+        trace: None,
+        accepted: None,
+        arrived,
+    })
 }
 
 /// An Invocation; headers may say of limits and wait what it does not.
@@ -183,9 +193,9 @@ fn check_size(input: Option<&Bytes>) -> Result<(), ErrorBody> {
 }
 
 /// A reference in a header is held to the same bound as one in a body.
-fn check_stored(call: Call) -> Result<Call, ErrorBody> {
-    take_input(None, None, call.stored_input.clone()).map_err(misfit)?;
-    Ok(call)
+fn check_stored(stored: Option<&PayloadRef>) -> Result<(), ErrorBody> {
+    let checked = stored.map(|stored| take_input(None, None, Some(stored.clone())));
+    checked.transpose().map(drop).map_err(misfit)
 }
 
 /// A limit may stand in the body or in a header, not in both.

@@ -25,6 +25,7 @@ use crate::secrets::Secrets;
 const LOG_LINES: usize = 1024;
 
 /// One call's host.
+#[derive(Clone)]
 pub struct CallHost {
     pub job_id: JobId,
     pub module: Arc<Resolved>,

@@ -2,7 +2,8 @@
 //!
 //! Invariant: what is complete within the guest's first turn is answered by one message.
 
-use std::pin::pin;
+use std::future::{Future, pending};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,7 +24,7 @@ use super::respond::Responder;
 use super::turns::Executor;
 use super::{Arrival, Common};
 use crate::endpoints::error_reply;
-use crate::endpoints::http::{Answering, call};
+use crate::endpoints::http::{Answering, Asked, Fresh, HttpWaiting, call};
 use crate::endpoints::invoke::Form;
 
 /// What a session needs of its executor.
@@ -52,19 +53,13 @@ impl Executor {
         };
         let facts = headers.unwrap_or_default();
         let window = facts.get(HTTP_WINDOW).map(|window| window.as_str().parse());
-        let desk = Desk {
-            client: self.client.clone(),
-            inboxes: self.inboxes.clone(),
-            common: Arc::clone(&self.common),
-            caller: caller.clone(),
-            window: window.clone().and_then(Result::ok),
-        };
-        let taken = match (window, is_streamed(&facts)) {
+        let taken = match (&window, is_streamed(&facts)) {
             (Some(Err(_)), _) | (None, true) => Err(ErrorBody::new(
                 ErrorCode::InvalidRequest,
                 format!("a body in frames needs a number of bytes in the header {HTTP_WINDOW}"),
             )),
-            (_, true) => {
+            (Some(Ok(window)), true) => {
+                let desk = self.desk(caller, Some(*window));
                 self.sessions.spawn(desk.take_streamed(reference, facts));
                 return;
             }
@@ -73,14 +68,50 @@ impl Executor {
         };
         match taken {
             Ok((call, ended, answering)) => {
-                self.take_call(Ok(*call), Responder::Http(ended.into()), None);
-                self.sessions.spawn(desk.answer(answering, None));
+                let asked = Asked {
+                    answering,
+                    caller,
+                    window: window.and_then(Result::ok),
+                };
+                let fresh = Fresh::from(asked);
+                self.fresh.push(fresh.clone());
+                let waiting = HttpWaiting::of_caller(ended, fresh);
+                self.take_call(Ok(*call), Responder::Http(waiting), None);
             }
             Err(error) => self.fail(
                 Responder::Nats(Form::Http, Some(caller)),
                 JobId::generate(),
                 error,
             ),
+        }
+    }
+
+    /// Gives a session to each request that came in this turn and whose guest has not ended in it.
+    pub(super) fn follow_fresh(&mut self) {
+        for asked in std::mem::take(&mut self.fresh).iter().filter_map(Fresh::take) {
+            let desk = self.desk(asked.caller, asked.window);
+            self.sessions.spawn(desk.answer(asked.answering, None));
+        }
+    }
+
+    /// Answers a request whose guest has ended within the turn that it came in.
+    pub(super) fn respond(&mut self, asked: Asked) {
+        match settle(asked.answering.known(), self.client.max_payload() / 2) {
+            Settled::Reply(reply) => self.outbox.push_back((asked.caller, reply)),
+            Settled::Stream(head, gathered) => {
+                let desk = self.desk(asked.caller, asked.window);
+                self.sessions.spawn(desk.stream(head, gathered));
+            }
+        }
+    }
+
+    fn desk(&self, caller: Subject, window: Option<u64>) -> Desk {
+        Desk {
+            client: self.client.clone(),
+            inboxes: self.inboxes.clone(),
+            common: Arc::clone(&self.common),
+            caller,
+            window,
         }
     }
 }
@@ -129,14 +160,28 @@ impl Desk {
         if self.window.is_none() && early.is_none() {
             early = Some(response.as_mut().await);
         }
-        let early = match early.map(|answer| self.settle(answer)) {
-            Some(Settled::Reply(reply)) => return self.reply(reply).await,
-            Some(Settled::Stream(reply, gathered)) => match self.window {
-                Some(_) => Some((reply, gathered)),
-                None => return self.reply(self.collected(reply, gathered).await).await,
-            },
-            None => None,
-        };
+        match early.map(|answer| settle(answer, self.inline_bytes())) {
+            Some(Settled::Reply(reply)) => self.reply(reply).await,
+            Some(Settled::Stream(head, gathered)) => self.stream(head, gathered).await,
+            None => self.follow(session, None, response).await,
+        }
+    }
+
+    /// Sends a response whose head is there: in frames, or in one message to a caller that takes no others.
+    async fn stream(self, head: Reply, gathered: Gathered) {
+        match self.window {
+            Some(_) => self.follow(None, Some((head, gathered)), pin!(pending())).await,
+            None => self.reply(self.collected(head, gathered).await).await,
+        }
+    }
+
+    /// Sends a response as it comes, from its head on if that is there.
+    async fn follow(
+        &self,
+        session: Option<Session>,
+        early: Option<(Reply, Gathered)>,
+        mut response: Pin<&mut impl Future<Output = Result<Response, ErrorBody>>>,
+    ) {
         let opened = match session {
             Some(session) => Ok(session),
             None => self.open().await,
@@ -157,7 +202,7 @@ impl Desk {
         while !has_head || session.sends() {
             let done = tokio::select! {
                 event = session.next() => session.handle(event).await.map(drop),
-                answer = response.as_mut(), if !has_head => match self.settle(answer) {
+                answer = response.as_mut(), if !has_head => match settle(answer, self.inline_bytes()) {
                     Settled::Reply(reply) => return drop(session.publish(reply.headers, reply.payload).await),
                     Settled::Stream(head, gathered) => {
                         has_head = true;
@@ -172,25 +217,9 @@ impl Desk {
         }
     }
 
-    fn settle(&self, answer: Result<Response, ErrorBody>) -> Settled {
-        let inline_bytes = self.client.max_payload() / 2;
-        let (head, body) = match answer {
-            Ok(response) => response.into_parts(),
-            Err(error) => return Settled::Reply(error_reply(&error)),
-        };
-        let mut headers = HeaderMap::new();
-        write_response(&head, &mut headers);
-        match Gathered::new(body, inline_bytes).map(|gathered| gathered.into_whole(inline_bytes)) {
-            Err(broken) => Settled::Reply(error_reply(&broken.0)),
-            Ok(Ok((payload, trailers))) => {
-                write_trailers(trailers.as_ref(), &mut headers);
-                Settled::Reply(Reply { headers, payload })
-            }
-            Ok(Err(gathered)) => {
-                let payload = Bytes::new();
-                Settled::Stream(Reply { headers, payload }, gathered)
-            }
-        }
+    /// What a message may carry of a body.
+    fn inline_bytes(&self) -> usize {
+        self.client.max_payload() / 2
     }
 
     /// Sends a head whose body follows.
@@ -204,7 +233,7 @@ impl Desk {
 
     /// A response for a caller that takes one message, once it is complete.
     async fn collected(&self, mut head: Reply, gathered: Gathered) -> Reply {
-        let limit = self.client.max_payload() / 2;
+        let limit = self.inline_bytes();
         match gathered.collect(limit).await {
             Ok(Some((payload, trailers))) => {
                 write_trailers(trailers.as_ref(), &mut head.headers);
@@ -236,4 +265,25 @@ enum Settled {
     Reply(Reply),
     /// Its head; the body goes on.
     Stream(Reply, Gathered),
+}
+
+/// What is to be sent of a response of which at most so many bytes go in one message.
+fn settle(answer: Result<Response, ErrorBody>, inline_bytes: usize) -> Settled {
+    let (head, body) = match answer {
+        Ok(response) => response.into_parts(),
+        Err(error) => return Settled::Reply(error_reply(&error)),
+    };
+    let mut headers = HeaderMap::new();
+    write_response(&head, &mut headers);
+    match Gathered::new(body, inline_bytes).map(|gathered| gathered.into_whole(inline_bytes)) {
+        Err(broken) => Settled::Reply(error_reply(&broken.0)),
+        Ok(Ok((payload, trailers))) => {
+            write_trailers(trailers.as_ref(), &mut headers);
+            Settled::Reply(Reply { headers, payload })
+        }
+        Ok(Err(gathered)) => {
+            let payload = Bytes::new();
+            Settled::Stream(Reply { headers, payload }, gathered)
+        }
+    }
 }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use wess_schemas::job::JobRecord;
 use wess_schemas::{ErrorBody, ErrorCode};
 
-use super::respond::{Responder, Sending};
+use super::respond::Responder;
 use super::steps::{Event, Pending, in_time, overloaded, stopping};
 use super::turns::Executor;
 use crate::endpoints::error_reply;
@@ -128,9 +128,6 @@ impl Executor {
             }
             (responder, reply) => responder.deliver(reply.unwrap_or_else(|error| error_reply(&error))),
         };
-        match sending {
-            Sending::Publish(..) => self.send(sending),
-            Sending::Done | Sending::Store(..) => {}
-        }
+        self.send(sending);
     }
 }

@@ -14,7 +14,7 @@ use wess_service::bus::Reply;
 use super::turns::Executor;
 use crate::call::{CallResult, Finished, QueuedAnswer, QueuedResult};
 use crate::endpoints::error_reply;
-use crate::endpoints::http::HttpWaiting;
+use crate::endpoints::http::{Asked, HttpWaiting};
 use crate::endpoints::invoke::{self, Form, Output};
 
 /// Who waits.
@@ -40,6 +40,8 @@ pub enum Sending {
     Publish(Subject, Reply),
     /// To be stored first, as it is too large for a message.
     Store(Box<Finished>, Vec<u8>, Responder),
+    /// The response of a guest that has ended.
+    Respond(Box<Asked>),
     /// Gone.
     Done,
 }
@@ -54,8 +56,8 @@ impl Responder {
                 return Sending::Done;
             }
             (Self::Http(waiting), result) => {
-                waiting.end(result.map(drop));
-                return Sending::Done;
+                let asked = waiting.end(result.map(drop));
+                return asked.map_or(Sending::Done, |asked| Sending::Respond(Box::new(asked)));
             }
             (Self::Queued(_, waiting), result) => {
                 drop(waiting.send(result.map(QueuedAnswer::Finished)));
@@ -188,6 +190,7 @@ impl Executor {
     pub(super) fn send(&mut self, sending: Sending) {
         match sending {
             Sending::Publish(subject, reply) => self.outbox.push_back((subject, reply)),
+            Sending::Respond(asked) => self.respond(*asked),
             Sending::Done | Sending::Store(..) => {}
         }
     }

@@ -217,7 +217,7 @@ impl Executor {
             .map_err(invalid);
         let planned = limits.and_then(|limits| {
             let plan = match call.http {
-                Some(http) => Plan::serving(module.callable(), *http, input.env),
+                Some(http) => Plan::serving(module.callable(), http, input.env),
                 None => Plan::new(module.callable(), argv0, input),
             };
             plan.map(|plan| (plan, limits))
@@ -394,7 +394,8 @@ pub(super) async fn in_time<T>(
     expires: Instant,
     wait: impl Future<Output = Result<T, ErrorBody>>,
 ) -> Result<T, ErrorBody> {
-    let timed = tokio::time::timeout_at(expires.into(), wait);
+    // Boxed: else each that it is handed on to takes room for it, and it is large.
+    let timed = tokio::time::timeout_at(expires.into(), Box::pin(wait));
     match cut.run_until_cancelled(timed).await {
         Some(Ok(come)) => come,
         Some(Err(_)) => Err(expired()),

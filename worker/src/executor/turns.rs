@@ -38,12 +38,13 @@ use super::steps::{Errand, Pending, Ticket, expired, given_up, overloaded};
 use super::tally::Tally;
 use super::{Arrival, Common, Moved};
 use crate::call::{Call, Finished};
+use crate::endpoints::http::Fresh;
 use crate::endpoints::invoke::{self, Form};
-use crate::guest::{Ending, EnginePool, Kept, Run};
+use crate::guest::{Ending, EnginePool, Kept, MemoryBudget, Run};
 use crate::objects::{ObjectStore, remove_discarded};
 use crate::queue::keyed::KeyedCalls;
 use crate::queue::known::KnownJobs;
-use crate::registry::{Resolved, Storage};
+use crate::registry::Storage;
 
 /// How long a turn runs guests before it looks at what has arrived.
 const TURN: Duration = Duration::from_millis(1);
@@ -53,9 +54,8 @@ const SWEEP: Duration = Duration::from_millis(20);
 /// A guest under way, and who waits for it.
 pub struct Running {
     responder: Responder,
-    job_id: JobId,
     trace: Option<TraceParent>,
-    module: Arc<Resolved>,
+    host: Arc<CallHost>,
     function: String,
     stats: RunStats,
 }
@@ -70,6 +70,8 @@ impl Awaited for Running {
 pub struct Executor {
     pub(super) common: Arc<Common>,
     pub(super) tally: Arc<Tally>,
+    /// Guest memory of the process, through a handle of this executor's own.
+    budget: Arc<MemoryBudget>,
     pub(super) engines: Arc<EnginePool>,
     pub(super) shelf: Shelf<Box<Ticket>>,
     pub(super) slots: Slots<Box<Ticket>>,
@@ -98,6 +100,8 @@ pub struct Executor {
     pub(super) sessions: TaskTracker,
     /// Where they listen.
     pub(super) inboxes: Inboxes,
+    /// Requests that came as messages in this turn.
+    pub(super) fresh: Vec<Fresh>,
     sweep: Interval,
     pub(super) draining: bool,
     pub(super) cut: CancellationToken,
@@ -137,6 +141,7 @@ impl Executor {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             tally,
+            budget: common.budget.handle(),
             engines: Arc::new(EnginePool::new(common.bounds.slots as u32, common.ticker.clone())),
             shelf: Shelf::new(common.max_prepared),
             slots: Slots::new(common.bounds),
@@ -165,6 +170,7 @@ impl Executor {
             logs,
             sessions: TaskTracker::new(),
             inboxes: Inboxes::new(client.clone()),
+            fresh: Vec::new(),
             sweep,
             draining: false,
             cut,
@@ -196,6 +202,7 @@ impl Executor {
 
     pub(super) async fn take_turn(&mut self) {
         self.start_guests();
+        self.follow_fresh();
         self.tally.slots_busy.set(self.slots.busy() as u64);
         self.tally.waiting.set(self.slots.waiting() as u64);
         if self.was_full != self.slots.is_full() {
@@ -381,26 +388,24 @@ impl Executor {
         };
         let fixed = ticket.fixed();
         let reuse = self.reuse(&ticket, &prepared);
-        let host = CallHost {
-            job_id: ticket.job_id.clone(),
-            module: Arc::clone(&ticket.module),
+        let host = Arc::new(CallHost {
+            job_id: ticket.job_id,
+            module: ticket.module,
             outside: Arc::clone(&self.outside),
-        };
+        });
         let mut running = Running {
             responder: ticket.responder,
-            job_id: ticket.job_id,
             trace: ticket.trace,
-            module: ticket.module,
+            host: Arc::clone(&host),
             function: ticket.plan.function().to_owned(),
             stats,
         };
-        let budget = Arc::clone(&self.common.budget);
         let run = Run {
             fixed,
             plan: ticket.plan,
             limits: ticket.limits,
-            host: Arc::new(host),
-            budget,
+            host,
+            budget: Arc::clone(&self.budget),
             reuse,
         };
         match first_turn(GuestFuture::new(prepared, run)) {
@@ -425,9 +430,8 @@ impl Executor {
     pub(super) fn finish(&mut self, end: GuestEnd, running: Running) {
         let Running {
             responder,
-            job_id,
             trace,
-            module,
+            host,
             function,
             mut stats,
         } = running;
@@ -440,11 +444,12 @@ impl Executor {
                 kept,
             }) => {
                 self.tally.ran(run_us);
-                self.keep(&module, kept);
+                self.keep(&host.module, kept);
                 (stats.run_us, stats.fuel, stats.memory_peak_bytes) = (run_us, fuel, Some(memory_peak_bytes));
                 result.map_err(|fault| {
+                    let (job_id, module) = (&host.job_id, host.module.digest);
                     let trace_id = trace.map(TraceParent::trace_id);
-                    tracing::info!(%job_id, trace_id, module = %module.digest, function, run_us, %fault, "a guest failed");
+                    tracing::info!(%job_id, trace_id, %module, function, run_us, %fault, "a guest failed");
                     fault.to_error()
                 })
             }
@@ -458,6 +463,8 @@ impl Executor {
             )),
             GuestEnd::GivenUp => Err(given_up()),
         };
+        // Its guest's hold has gone with the guest, unless that was kept.
+        let CallHost { job_id, module, .. } = Arc::unwrap_or_clone(host);
         let answer = match result {
             Ok(answer) => answer,
             Err(error) => {

@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -182,10 +182,9 @@ pub fn poll_noting_overstay<F: Future + ?Sized>(
 }
 
 /// Polls a run. One that waited for its host gets its first ticks anew when it goes on: the host spent the others.
-pub(super) async fn forgiving_waits<F: Future>(run: F) -> F::Output {
-    let mut run = pin!(run);
+pub(super) fn forgiving_waits<F: Future>(mut run: Pin<&mut F>) -> impl Future<Output = F::Output> + Unpin {
     let mut waited = false;
-    poll_fn(|context| {
+    poll_fn(move |context| {
         OVERSTAYED.set(false);
         WAITED.set(waited);
         let polled = run.as_mut().poll(context);
@@ -193,7 +192,6 @@ pub(super) async fn forgiving_waits<F: Future>(run: F) -> F::Output {
         waited = polled.is_pending() && !OVERSTAYED.get();
         polled
     })
-    .await
 }
 
 /// Whether the guest that is polled on this thread waited for its host before, which counts once.

@@ -4,7 +4,7 @@
 //! A deadline has two arms: the epoch traps a guest that computes, a timer drops the future of one that waits.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -38,39 +38,56 @@ pub struct Run {
 }
 
 /// Runs a guest to its end. The future may be polled on any thread; its epoch ticks until it ends or is dropped.
-pub async fn invoke(prepared: Arc<Prepared>, mut run: Run) -> Ending {
-    let _running = prepared.clock().enter();
-    let started = Instant::now();
-    let deadline = started + Duration::from_millis(run.limits.timeout_ms);
-    let kept = run.reuse.as_mut().and_then(|reuse| reuse.kept.take());
-    let (mut store, mut live, past) = match kept {
-        Some(kept) => again(*kept, &run, deadline),
-        None => (store(&prepared, &run, deadline), Live::default(), Past::default()),
-    };
-    arm(&mut store, &prepared, &run);
-    let called = call(run.plan, &mut store, &mut live, &prepared);
-    let answered = before(deadline, forgiving_waits(called)).await;
-    let result = answered.unwrap_or(Err(GuestFault::DeadlineExceeded(run.limits.timeout_ms)));
+///
+/// It is moved to where it stays, with every call, and so is kept small: an `async fn` has its arguments twice, and so has
+/// each that a future is handed on to.
+#[expect(clippy::manual_async_fn, reason = "an async fn has its arguments twice")]
+pub fn invoke(prepared: Arc<Prepared>, mut run: Run) -> impl Future<Output = Ending> + Send {
+    async move {
+        let _running = prepared.clock().enter();
+        let started = Instant::now();
+        let deadline = started + Duration::from_millis(run.limits.timeout_ms);
+        let kept = run.reuse.as_mut().and_then(|reuse| reuse.kept.take());
+        let (mut store, mut live, past) = match kept {
+            Some(kept) => again(*kept, &run, deadline),
+            None => (store(&prepared, &run, deadline), Live::default(), Past::default()),
+        };
+        arm(&mut store, &prepared, &run);
+        let answered = {
+            let called = pin!(call(run.plan, &mut store, &mut live, &prepared));
+            before(deadline, forgiving_waits(called)).await
+        };
+        let result = answered.unwrap_or(Err(GuestFault::DeadlineExceeded(run.limits.timeout_ms)));
+        let (result, fuel) = settle(result, &store, &run.limits);
+        let memory_peak_bytes = store.data().limiter.peak_bytes();
+        let run_us = started.elapsed().as_micros() as u64;
+        let kept = match run.reuse {
+            Some(reuse) if result.is_ok() => Kept::after(prepared, store, live, past, reuse.most),
+            _ => None,
+        };
+        Ending {
+            result,
+            run_us,
+            fuel,
+            memory_peak_bytes,
+            kept,
+        }
+    }
+}
+
+/// What a run came to by its limits, and the fuel that it used if that was counted.
+fn settle(
+    result: Result<Answer, GuestFault>,
+    store: &Store<GuestState>,
+    limits: &EffectiveLimits,
+) -> (Result<Answer, GuestFault>, Option<u64>) {
     let refused = store.data().limiter.refused();
     let result = result.map_err(|fault| fault.after_refusal(refused));
-    let (result, fuel) = match run.limits.fuel.zip(store.get_fuel().ok()) {
+    match limits.fuel.zip(store.get_fuel().ok()) {
         // The last instructions of a run are counted when they have run already.
         Some((given, 0)) => (result.and(Err(GuestFault::OutOfFuel)), Some(given)),
         Some((given, left)) => (result, Some(tank(given) - left)),
         None => (result, None),
-    };
-    let memory_peak_bytes = store.data().limiter.peak_bytes();
-    let run_us = started.elapsed().as_micros() as u64;
-    let kept = match run.reuse {
-        Some(reuse) if result.is_ok() => Kept::after(prepared, store, live, past, reuse.most),
-        _ => None,
-    };
-    Ending {
-        result,
-        run_us,
-        fuel,
-        memory_peak_bytes,
-        kept,
     }
 }
 
@@ -125,6 +142,7 @@ fn tank(given: u64) -> u64 {
     given.saturating_add(1)
 }
 
+/// The larger of these are boxed: the room of the largest is moved with every call.
 async fn call(
     plan: Plan,
     store: &mut Store<GuestState>,
@@ -134,12 +152,12 @@ async fn call(
     match (plan, prepared.code()) {
         (Plan::Typed(plan), Code::Module(module)) => plan.run(store, module, &mut live.module).await,
         (Plan::Plugin(plan), Code::Module(module)) => plan.run(store, module, &mut live.module).await,
-        (Plan::Command(plan), code) => plan.run(store, code).await,
+        (Plan::Command(plan), code) => Box::pin(plan.run(store, code)).await,
         (Plan::Component(plan), Code::Component(component)) => {
-            plan.run(store, component, &mut live.component).await
+            Box::pin(plan.run(store, component, &mut live.component)).await
         }
         (Plan::Http(plan), Code::Component(component)) => {
-            plan.run(store, component, &mut live.component).await
+            Box::pin(plan.run(store, component, &mut live.component)).await
         }
         (Plan::Typed(_) | Plan::Plugin(_), Code::Component(_))
         | (Plan::Component(_) | Plan::Http(_), Code::Module(_)) => Err(GuestFault::Mismatch),
@@ -147,15 +165,13 @@ async fn call(
 }
 
 /// The future's output, or `None` once the deadline has passed. Most calls never wait, and so never make a timer.
-async fn before<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
+fn before<F: Future + Unpin>(deadline: Instant, mut future: F) -> impl Future<Output = Option<F::Output>> {
     let mut timer = None;
-    poll_fn(|context| {
-        if let Poll::Ready(output) = future.as_mut().poll(context) {
+    poll_fn(move |context| {
+        if let Poll::Ready(output) = Pin::new(&mut future).poll(context) {
             return Poll::Ready(Some(output));
         }
         let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
         timer.as_mut().poll(context).map(|()| None)
     })
-    .await
 }

@@ -14,7 +14,10 @@ pub(super) const MAX_TABLE_ELEMENTS: usize = 100_000;
 
 /// Guest memory of a whole process. Many guests at their limits are refused growth before the kernel kills the worker.
 #[derive(Debug)]
-pub struct MemoryBudget {
+pub struct MemoryBudget(Arc<Ledger>);
+
+#[derive(Debug)]
+struct Ledger {
     limit_bytes: u64,
     used_bytes: AtomicU64,
     spares: Mutex<Vec<Weak<dyn Spares>>>,
@@ -29,11 +32,16 @@ pub trait Spares: Send + Sync {
 impl MemoryBudget {
     /// A budget of so many bytes.
     pub fn new(limit_bytes: u64) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self(Arc::new(Ledger {
             limit_bytes,
             used_bytes: AtomicU64::new(0),
             spares: Mutex::default(),
-        })
+        })))
+    }
+
+    /// The same budget, for one thread's guests: they count who holds it apart from other threads', whom they would hinder.
+    pub fn handle(&self) -> Arc<Self> {
+        Arc::new(Self(Arc::clone(&self.0)))
     }
 
     /// Takes from these what others need, before those are refused it.
@@ -42,17 +50,17 @@ impl MemoryBudget {
     }
 
     fn spares(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Spares>>> {
-        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What guests hold now, in bytes.
     pub fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Ordering::Relaxed)
+        self.0.used_bytes.load(Ordering::Relaxed)
     }
 
     /// What guests may hold together, in bytes.
     pub fn limit_bytes(&self) -> u64 {
-        self.limit_bytes
+        self.0.limit_bytes
     }
 
     fn charge(&self, bytes: u64) -> bool {
@@ -60,7 +68,7 @@ impl MemoryBudget {
     }
 
     fn fits_without_spares(&self, bytes: u64) -> bool {
-        if bytes > self.limit_bytes {
+        if bytes > self.0.limit_bytes {
             return false;
         }
         let spares = self.spares();
@@ -73,8 +81,8 @@ impl MemoryBudget {
     }
 
     fn fits(&self, bytes: u64) -> bool {
-        let before = self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before.saturating_add(bytes) <= self.limit_bytes;
+        let before = self.0.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before.saturating_add(bytes) <= self.0.limit_bytes;
         if !fits {
             self.release(bytes);
         }
@@ -82,7 +90,7 @@ impl MemoryBudget {
     }
 
     fn release(&self, bytes: u64) {
-        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 

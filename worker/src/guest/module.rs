@@ -2,7 +2,7 @@
 
 use wasmtime::{Engine, Func, Instance, InstancePre, Memory, Module, ModuleExport, Store, TypedFunc};
 
-use super::abi::INITIALIZE;
+use super::abi::{INITIALIZE, plugin};
 use super::ending::GuestFault;
 use super::host::{GuestState, HostFault};
 use super::wasi;
@@ -12,6 +12,8 @@ pub(super) struct LoadedModule {
     pre: InstancePre<GuestState>,
     memory: Option<ModuleExport>,
     alloc: Option<ModuleExport>,
+    /// What a plugin is called by, found without its name.
+    entry: Option<ModuleExport>,
     initialize: Option<ModuleExport>,
     output_getters: Option<(ModuleExport, ModuleExport)>,
     uses_wasi: bool,
@@ -37,6 +39,7 @@ impl LoadedModule {
             pre,
             memory: export("memory"),
             alloc: export("alloc"),
+            entry: export(plugin::ENTRY),
             initialize: export(INITIALIZE),
             output_getters: export("get_output_ptr").zip(export("get_output_len")),
             uses_wasi: module.imports().any(|import| import.module() == wasi::MODULE),
@@ -149,11 +152,21 @@ impl LiveModule {
     }
 
     /// One of its functions.
-    pub fn function(&mut self, store: &mut Store<GuestState>, name: String) -> Option<Func> {
+    pub fn function(
+        &mut self,
+        module: &LoadedModule,
+        store: &mut Store<GuestState>,
+        name: String,
+    ) -> Option<Func> {
         match &self.function {
             Some((known, function)) if *known == name => Some(*function),
             _ => {
-                let function = self.instance.get_func(store, &name)?;
+                let function = match &module.entry {
+                    Some(entry) if name == plugin::ENTRY => {
+                        self.instance.get_module_export(store, entry)?.into_func()?
+                    }
+                    _ => self.instance.get_func(store, &name)?,
+                };
                 self.function = Some((name, function));
                 Some(function)
             }

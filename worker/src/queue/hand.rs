@@ -262,7 +262,7 @@ impl Taker {
         };
         match sending {
             Sending::Publish(_, reply) => self.answer(hand, reply).await,
-            Sending::Done | Sending::Store(..) => hand.settle(AckKind::Ack).await,
+            Sending::Done | Sending::Store(..) | Sending::Respond(_) => hand.settle(AckKind::Ack).await,
         }
     }
 

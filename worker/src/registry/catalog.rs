@@ -19,7 +19,7 @@ use super::record::{Change, RawRecord, Record};
 
 /// The mirror. Reads are lock-free; writes are rare and take turns.
 pub(super) struct Catalog {
-    names: papaya::HashMap<ModuleName, Arc<Listing>>,
+    names: papaya::HashMap<ModuleName, Arc<Listing>, foldhash::fast::RandomState>,
     ids: papaya::HashMap<ModuleId, Arc<Listing>>,
     digests: papaya::HashMap<Digest, Arc<Resolved>>,
     truth: Mutex<Truth>,
@@ -44,7 +44,7 @@ struct Known {
 impl Catalog {
     pub(super) fn new() -> Self {
         Self {
-            names: papaya::HashMap::new(),
+            names: papaya::HashMap::default(),
             ids: papaya::HashMap::new(),
             digests: papaya::HashMap::new(),
             truth: Mutex::default(),

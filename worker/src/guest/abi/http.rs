@@ -34,7 +34,7 @@ pub struct HttpExchange {
 #[derive(Debug)]
 pub struct HttpPlan {
     pub(super) function: String,
-    pub(super) exchange: HttpExchange,
+    pub(super) exchange: Box<HttpExchange>,
     pub(super) env: BTreeMap<String, String>,
 }
 
@@ -54,7 +54,7 @@ impl HttpPlan {
         }
         store.data_mut().wasi = Some(wasi::context(builder));
         let said = Said::default();
-        let (request, outparam) = hand_over(store.data_mut(), self.exchange, &said)?;
+        let (request, outparam) = hand_over(store.data_mut(), *self.exchange, &said)?;
         let live = component.instance(store, live).await?;
         let handle = live.function(component, store, self.function)?;
         let handle =

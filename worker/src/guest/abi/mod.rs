@@ -124,7 +124,7 @@ impl Plan {
     /// Fits an HTTP request to a module.
     pub fn serving(
         module: Callable<'_>,
-        exchange: http::HttpExchange,
+        exchange: Box<http::HttpExchange>,
         env: BTreeMap<String, String>,
     ) -> Result<Self, ErrorBody> {
         let handler = module.component.and_then(|interface| {

@@ -116,12 +116,12 @@ impl PluginPlan {
         let input = place(store, module, live, memory, &self.input).await?;
         let exit_code = match &self.env {
             None => {
-                let process = typed::<(u32, u32)>(live, store, self.function)?;
+                let process = typed::<(u32, u32)>(module, live, store, self.function)?;
                 process.call_async(&mut *store, (input.start, input.len)).await?
             }
             Some(env) => {
                 let env = place(store, module, live, memory, env).await?;
-                let process = typed::<(u32, u32, u32, u32)>(live, store, self.function)?;
+                let process = typed::<(u32, u32, u32, u32)>(module, live, store, self.function)?;
                 process
                     .call_async(&mut *store, (input.start, input.len, env.start, env.len))
                     .await?
@@ -137,11 +137,14 @@ impl PluginPlan {
 }
 
 fn typed<P: WasmParams>(
+    module: &LoadedModule,
     live: &mut LiveModule,
     store: &mut Store<GuestState>,
     function: String,
 ) -> Result<TypedFunc<P, i32>, GuestFault> {
-    let function = live.function(store, function).ok_or(GuestFault::Mismatch)?;
+    let function = live
+        .function(module, store, function)
+        .ok_or(GuestFault::Mismatch)?;
     function.typed(store).map_err(|_| GuestFault::Mismatch)
 }
 

@@ -67,7 +67,7 @@ impl TypedPlan {
     ) -> Result<Answer, GuestFault> {
         let live = module.instance(store, live).await?;
         let function = live
-            .function(&mut *store, self.function)
+            .function(module, &mut *store, self.function)
             .ok_or(GuestFault::Mismatch)?;
         let mut results = vec![Val::I32(0); self.results];
         function

@@ -31,7 +31,12 @@ fn serve_in(
         component: component.as_ref(),
     };
     let run = Run {
-        plan: Plan::serving(callable, HttpExchange { request, respond }, Default::default()).unwrap(),
+        plan: Plan::serving(
+            callable,
+            Box::new(HttpExchange { request, respond }),
+            Default::default(),
+        )
+        .unwrap(),
         limits: guest.limits,
         host: guest.host.clone(),
         budget: Arc::clone(&guest.budget),
@@ -117,7 +122,12 @@ fn a_module_that_does_not_serve_http_is_not_sent_requests() {
     };
     let (respond, _response) = oneshot::channel();
     let request = get("/");
-    let refused = Plan::serving(callable, HttpExchange { request, respond }, Default::default()).unwrap_err();
+    let refused = Plan::serving(
+        callable,
+        Box::new(HttpExchange { request, respond }),
+        Default::default(),
+    )
+    .unwrap_err();
     assert_eq!(refused.code(), ErrorCode::Unsupported);
     assert_names(&refused.error.message, &["typed", "wasi:http/incoming-handler"]);
 }
