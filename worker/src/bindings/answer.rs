@@ -75,7 +75,7 @@ impl Outputs {
     async fn output(&self, form: Form, mut finished: Finished) -> Result<Reply, ErrorBody> {
         let inline_bytes = self.client.max_payload() / 2;
         let output = match finished.answer.output.take() {
-            Some(bytes) if invoke::size_bytes(form, &bytes) > inline_bytes => {
+            Some(bytes) if !invoke::fits(form, &bytes, inline_bytes) => {
                 Output::Stored(self.storage.put_output(&bytes).await?)
             }
             output => Output::Inline(output),

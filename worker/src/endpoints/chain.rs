@@ -219,7 +219,7 @@ impl Chains {
             let outcome = invoke::outcome(finished, Output::Inline(None), &self.worker);
             return Ok((outcome, next.unwrap_or_default()));
         };
-        let shown = if invoke::size_bytes(Form::Json, &output) <= run.inline_bytes {
+        let shown = if invoke::fits(Form::Json, &output, run.inline_bytes) {
             Output::Inline(Some(output.clone()))
         } else {
             let owner = run.is_kept.then_some(&run.job_id);

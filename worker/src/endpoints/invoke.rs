@@ -371,8 +371,15 @@ fn text_bytes(value: &serde_json::Value) -> usize {
 /// What stands in a reply besides the answer.
 const FACTS_BYTES: usize = 2048;
 
-/// What an output takes in a reply, in bytes: JSON escapes and base64 included.
-pub fn size_bytes(form: Form, output: &[u8]) -> usize {
+/// Whether an output, JSON escapes and base64 included, has room in a reply that may be so long.
+pub fn fits(form: Form, output: &[u8], inline_bytes: usize) -> bool {
+    // Most outputs are short: nobody has to count their escapes.
+    let at_most = output.len().saturating_mul(MOST_ESCAPED_BYTES);
+    FACTS_BYTES.saturating_add(at_most) <= inline_bytes || size_bytes(form, output) <= inline_bytes
+}
+
+/// What an output takes in a reply, in bytes.
+fn size_bytes(form: Form, output: &[u8]) -> usize {
     let body = match (form, std::str::from_utf8(output)) {
         (Form::Raw | Form::Bare | Form::Http, _) => output.len(),
         (Form::Json, Ok(text)) => text.bytes().map(escaped_bytes).sum(),
@@ -381,11 +388,14 @@ pub fn size_bytes(form: Form, output: &[u8]) -> usize {
     FACTS_BYTES + body
 }
 
+/// The most that one byte takes in JSON.
+const MOST_ESCAPED_BYTES: usize = 6;
+
 /// How long serde_json writes one byte of text.
 fn escaped_bytes(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
-        0..0x20 => 6,
+        0..0x20 => MOST_ESCAPED_BYTES,
         _ => 1,
     }
 }

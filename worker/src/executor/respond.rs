@@ -71,7 +71,7 @@ impl Responder {
         let (responder, (form, mut finished, inline_bytes)) = (form, result);
         let output = invoke::take_output(form, &mut finished, inline_bytes);
         match output {
-            Some(output) if invoke::size_bytes(form, &output) > inline_bytes => {
+            Some(output) if !invoke::fits(form, &output, inline_bytes) => {
                 Sending::Store(Box::new(finished), output, responder)
             }
             output => responder.deliver(invoke::reply(form, finished, Output::Inline(output), worker)),

@@ -115,7 +115,7 @@ impl KeyedCalls {
         let ran = match ended {
             Ok(mut finished) => {
                 let output = match invoke::take_output(Form::Json, &mut finished, inline_bytes) {
-                    Some(bytes) if invoke::size_bytes(Form::Json, &bytes) > inline_bytes => {
+                    Some(bytes) if !invoke::fits(Form::Json, &bytes, inline_bytes) => {
                         let storage = &self.jobs.storage;
                         Output::Stored(storage.put_output_of(Some(&key.job_id), &bytes).await?)
                     }

@@ -100,7 +100,7 @@ impl Runner {
 
     async fn outcome(&self, job: &QueuedJob, mut finished: Finished, inline_bytes: usize) -> Ran {
         let output = match invoke::take_output(Form::Json, &mut finished, inline_bytes) {
-            Some(bytes) if invoke::size_bytes(Form::Json, &bytes) > inline_bytes => Output::Stored(
+            Some(bytes) if !invoke::fits(Form::Json, &bytes, inline_bytes) => Output::Stored(
                 self.chains
                     .storage
                     .put_output_of(Some(&job.job_id), &bytes)
