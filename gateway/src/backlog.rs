@@ -1,21 +1,26 @@
-//! What waits in the queue's streams, as JetStream says: read every second while NATS is connected, never by a scrape.
+//! What waits in the queue's streams and in bound ones, as JetStream says: read every second while NATS is connected, never by a scrape.
 //!
 //! Keeps what it last read through a short absence; what is older than [`KEPT`] is not known any more, rather than 0.
+
+mod bound;
 
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::consumer::{Info, PullConsumer};
+use async_nats::jetstream::kv::Store;
 use futures_util::StreamExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use wess_schemas::subject::{
     CALLS_CONSUMER, CALLS_STREAM, DEAD_STREAM, JOBS_CONSUMER, JOBS_STREAM, Subjects,
 };
 use wess_service::lifecycle::Lifecycle;
 use wess_service::nats::{Connection, ConnectionWatch};
 
-/// How often it is read: three small requests, whatever the backlog.
+pub use bound::Bound;
+
+/// How often it is read: three small requests and one for each binding of a stream, whatever the backlog.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How long a number is told that could not be read again.
 const KEPT: Duration = Duration::from_secs(10);
@@ -30,6 +35,20 @@ pub struct Lag {
 }
 
 impl Lag {
+    fn of(info: &Info) -> Self {
+        Self {
+            pending: info.num_pending,
+            ack_pending: info.num_ack_pending as u64,
+        }
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self {
+            pending: self.pending + other.pending,
+            ack_pending: self.ack_pending + other.ack_pending,
+        }
+    }
+
     /// All of them: what KEDA calls lag.
     pub fn total(self) -> u64 {
         self.pending + self.ack_pending
@@ -43,6 +62,8 @@ pub struct Backlog {
     pub jobs: Option<Lag>,
     /// Synchronous calls that found no slot or no worker.
     pub calls: Option<Lag>,
+    /// Messages of bound streams.
+    pub bound: Bound,
     /// Jobs that were given up.
     pub dead_letters: Option<u64>,
 }
@@ -52,9 +73,11 @@ pub fn follow(
     connection: &Connection,
     jetstream: Context,
     subjects: Subjects,
+    bindings: Store,
     lifecycle: &Lifecycle,
 ) -> watch::Receiver<Backlog> {
     let (sender, receiver) = watch::channel(Backlog::default());
+    bound::spawn(connection, jetstream.clone(), bindings, sender.clone(), lifecycle);
     let (closed, watch) = (lifecycle.closed.clone(), connection.watch.clone());
     lifecycle.spawn_background("read the backlog", async move {
         closed
@@ -70,10 +93,9 @@ async fn run(
     connection: ConnectionWatch,
     backlog: watch::Sender<Backlog>,
 ) {
-    let mut ticks = tokio::time::interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut jobs, mut calls, mut dead_letters) =
         (Reading::default(), Reading::default(), Reading::default());
+    let mut ticks = ticks();
     loop {
         ticks.tick().await;
         let read = match connection.state().connected {
@@ -81,17 +103,22 @@ async fn run(
             false => Backlog::default(),
         };
         let now = Instant::now();
-        let new = Backlog {
-            jobs: jobs.update(read.jobs, now),
-            calls: calls.update(read.calls, now),
-            dead_letters: dead_letters.update(read.dead_letters, now),
-        };
-        backlog.send_if_modified(|old| {
-            let modified = *old != new;
-            *old = new;
-            modified
+        backlog.send_if_modified(|backlog| {
+            let new = Backlog {
+                jobs: jobs.update(read.jobs, now),
+                calls: calls.update(read.calls, now),
+                dead_letters: dead_letters.update(read.dead_letters, now),
+                ..*backlog
+            };
+            std::mem::replace(backlog, new) != new
         });
     }
+}
+
+fn ticks() -> Interval {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 async fn read(jetstream: &Context, subjects: &Subjects) -> Backlog {
@@ -104,16 +131,13 @@ async fn read(jetstream: &Context, subjects: &Subjects) -> Backlog {
         jobs: known(JOBS_STREAM, jobs),
         calls: known(CALLS_STREAM, calls),
         dead_letters: known(DEAD_STREAM, dead_letters),
+        ..Backlog::default()
     }
 }
 
 async fn lag(jetstream: &Context, stream: String, consumer: &str) -> Result<Lag, async_nats::Error> {
     let consumer: PullConsumer = jetstream.get_consumer_from_stream(consumer, stream).await?;
-    let info = consumer.cached_info();
-    Ok(Lag {
-        pending: info.num_pending,
-        ack_pending: info.num_ack_pending as u64,
-    })
+    Ok(Lag::of(consumer.cached_info()))
 }
 
 /// The stream's messages without its advisories. To have those counted, which are of one subject, is cheap; to have

@@ -50,10 +50,11 @@ impl Collector for Levels {
 }
 
 /// Name, help and level of each gauge.
-fn levels(backlog: Backlog, fleet: FleetState) -> [(&'static str, &'static str, Option<u64>); 9] {
+fn levels(backlog: Backlog, fleet: FleetState) -> [(&'static str, &'static str, Option<u64>); 11] {
     let Backlog {
         jobs,
         calls,
+        bound,
         dead_letters,
     } = backlog;
     let heard = |level: u64| fleet.known.then_some(level);
@@ -77,6 +78,16 @@ fn levels(backlog: Backlog, fleet: FleetState) -> [(&'static str, &'static str, 
             "wess_calls_ack_pending",
             "Queued synchronous calls that a worker has and has not settled",
             calls.map(|lag| lag.ack_pending),
+        ),
+        (
+            "wess_bound_pending",
+            "Messages of bound streams that no worker has",
+            bound.known().map(|lag| lag.pending),
+        ),
+        (
+            "wess_bound_ack_pending",
+            "Messages of bound streams that a worker has and has not settled",
+            bound.known().map(|lag| lag.ack_pending),
         ),
         ("wess_dead_letters", "Jobs that were given up", dead_letters),
         (
@@ -132,8 +143,8 @@ mod tests {
                 pending: 3,
                 ack_pending: 2,
             }),
-            calls: None,
             dead_letters: Some(0),
+            ..Backlog::default()
         });
         assert_eq!(
             scrape(&registry),

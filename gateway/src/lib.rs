@@ -17,6 +17,7 @@ mod edge;
 mod extract;
 mod filled;
 pub mod fleet;
+mod follow;
 pub mod front;
 pub mod hosts;
 mod jobs;

@@ -68,7 +68,8 @@ async fn start(cli: &Cli, config: Config, lifecycle: &Lifecycle) -> Result<(), F
     let fleet = Fleet::listen(&connection, &subjects, lifecycle).await;
     let (fleet, nobody) = (fleet.map_err(Failure::unavailable)?, Arc::default());
     timers::spawn(lifecycle, jetstream.clone(), &assets.queue, &subjects);
-    let backlog = backlog::follow(&connection, jetstream, subjects.clone(), lifecycle);
+    let bindings = assets.bindings.clone();
+    let backlog = backlog::follow(&connection, jetstream, subjects.clone(), bindings, lifecycle);
     levels.show(backlog.clone(), fleet.state());
     let load = LoadWatch::new(backlog, fleet.state());
     let hosts = Hosts::follow(

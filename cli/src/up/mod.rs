@@ -113,6 +113,7 @@ async fn start(
         .await
         .map_err(Failure::unavailable)?;
     let made = ensure_assets(&jetstream, &assets).await?;
+    let bindings = made.bindings.clone();
     let hosts = Hosts::follow(&connection, made.modules.clone(), &http.module_hosts, lifecycle);
     let gateway = Gateway {
         http,
@@ -123,7 +124,7 @@ async fn start(
         metrics: Metrics::register(&mut registry),
     };
     upkeep::spawn(lifecycle, &connection, assets);
-    let backlog = backlog::follow(&connection, jetstream, nats.subjects, lifecycle);
+    let backlog = backlog::follow(&connection, jetstream, nats.subjects, bindings, lifecycle);
     Levels::register(&mut registry).show(backlog, fleet.state());
     let http = gateway.start(lifecycle).await?;
     let admin = admin::serve(&args.admin, admin::Metrics::new(Arc::new(registry)), lifecycle).await?;

@@ -11,7 +11,7 @@ use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ModuleId, ModuleName, route};
 use wess_service::feed::RawRecord;
 
-use super::Table;
+use super::Routes;
 
 /// Some megabytes of names, which are put in order at each change.
 const MAX_CLAIMS: usize = 10_000;
@@ -58,11 +58,11 @@ impl Claims {
     }
 
     /// Whose each route is, of those that modules may have.
-    pub fn table(&self, allowed: &[String]) -> Table {
+    pub fn table(&self, allowed: &[String]) -> Routes {
         let may_be = |claimed: &&String| allowed.iter().any(|wider| route::is_within(claimed, wider));
         let mut claims: Vec<_> = self.modules.iter().collect();
         claims.sort_unstable_by_key(|(_, claim)| claim.age);
-        let mut table = Table::with_capacity(self.routes);
+        let mut table = Routes::with_capacity(self.routes);
         for (name, claim) in claims {
             for claimed in claim.routes.iter().filter(may_be) {
                 table

@@ -1,35 +1,31 @@
 //! Which module a request's host belongs to: a table of the routes that modules claim, kept in step with their heads.
 //!
-//! Asks nobody for a request. Invariant: what is known is kept while NATS is away, and replaced by a whole replay after.
+//! Asks nobody for a request.
 
 mod claims;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_nats::Client;
 use async_nats::jetstream::kv::Store;
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
 use axum::http::{Method, Request};
 use wess_schemas::{ModuleName, Tenant, route};
-use wess_service::feed::Feed;
+use wess_service::feed::RawRecord;
 use wess_service::lifecycle::Lifecycle;
-use wess_service::nats::{Connection, ConnectionWatch};
+use wess_service::nats::Connection;
 
+use crate::follow::{Records, Table, follow};
 use claims::Claims;
 
-/// How long to wait before records are asked for again that could not be followed.
-const RETRY: Duration = Duration::from_secs(1);
-
 /// Routes and their modules.
-type Table = HashMap<Box<str>, ModuleName>;
+type Routes = HashMap<Box<str>, ModuleName>;
 
 /// The table as it is now. Cheap to clone; empty until it is followed.
 #[derive(Debug, Clone, Default)]
-pub struct Hosts(Arc<ArcSwap<Table>>);
+pub struct Hosts(Arc<ArcSwap<Routes>>);
 
 /// The module whose host a request was sent to.
 #[derive(Debug, Clone)]
@@ -44,18 +40,17 @@ impl Hosts {
         lifecycle: &Lifecycle,
     ) -> Self {
         let hosts = Self::default();
-        let follower = Follower {
-            client: connection.client.clone(),
-            watch: connection.watch.clone(),
-            modules,
+        let records = Records {
+            bucket: modules,
+            keys: format!("{}.*", Tenant::default()),
+            what: "hosts of a gateway",
+        };
+        let heads = Heads {
             hosts: hosts.clone(),
             claims: Claims::default(),
             allowed: allowed.into(),
         };
-        let closed = lifecycle.closed.clone();
-        lifecycle.spawn_background("follow hosts", async move {
-            closed.run_until_cancelled(follower.run()).await;
-        });
+        follow(connection, records, heads, lifecycle);
         hosts
     }
 
@@ -76,52 +71,21 @@ impl Hosts {
     }
 }
 
-/// Keeps a table in step.
-struct Follower {
-    client: Client,
-    watch: ConnectionWatch,
-    modules: Store,
+/// What the modules' heads make of it.
+struct Heads {
     hosts: Hosts,
     claims: Claims,
     /// Hosts that modules may have.
     allowed: Box<[String]>,
 }
 
-impl Follower {
-    async fn run(mut self) {
-        loop {
-            let was_connected = self.watch.state().connected;
-            let Err(error) = self.follow().await else { continue };
-            if was_connected {
-                tracing::warn!(%error, "cannot follow the modules' hosts: trying again");
-            }
-            tokio::select! {
-                () = tokio::time::sleep(RETRY) => (),
-                Some(_) = self.watch.changed() => (),
-            }
-        }
+impl Table for Heads {
+    fn clear(&mut self) {
+        self.claims = Claims::default();
     }
 
-    /// Replays and follows one connection until it is replaced by another.
-    async fn follow(&mut self) -> Result<(), async_nats::Error> {
-        let connects = self.watch.state().connects;
-        let heads = format!("{}.*", Tenant::default());
-        let mut feed = Feed::open(&self.client, self.modules.clone(), &heads, "hosts of a gateway").await?;
-        self.claims = Claims::default();
-        while feed.is_replaying() {
-            self.claims.take(&feed.next().await?);
-        }
-        self.show();
-        loop {
-            tokio::select! {
-                record = feed.next() => if self.claims.take(&record?) { self.show() },
-                state = self.watch.changed() => match state {
-                    Some(state) if state.connects > connects => return Ok(()),
-                    Some(_) => (),
-                    None => return Err("the connection is gone for good".into()),
-                },
-            }
-        }
+    fn take(&mut self, record: &RawRecord) -> bool {
+        self.claims.take(record)
     }
 
     fn show(&self) {

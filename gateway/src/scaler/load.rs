@@ -21,16 +21,22 @@ struct Load {
 }
 
 impl Load {
-    /// Busy slots and both lags; `None` while one of them is not known.
+    /// Busy slots and all lags; `None` while one of them is not known.
     fn work(&self) -> Option<u64> {
         let fleet = self.fleet.known.then_some(self.fleet.slots_busy)?;
-        Some(fleet + self.backlog.jobs?.total() + self.backlog.calls?.total())
+        let Backlog {
+            jobs, calls, bound, ..
+        } = self.backlog;
+        Some(fleet + jobs?.total() + calls?.total() + bound.known()?.total())
     }
 
     /// Whether there is work or was a call lately; `None` when neither is seen and not all is known.
     fn is_active(&self, now: Instant) -> Option<bool> {
         let lag = |lag: Option<Lag>| lag.map_or(0, Lag::total);
-        let seen = self.fleet.slots_busy + lag(self.backlog.jobs) + lag(self.backlog.calls);
+        let Backlog {
+            jobs, calls, bound, ..
+        } = self.backlog;
+        let seen = self.fleet.slots_busy + lag(jobs) + lag(calls) + bound.seen.total();
         if seen > 0 || self.fleet.answered_within(ACTIVE_SPAN, now) {
             return Some(true);
         }
@@ -57,7 +63,7 @@ impl LoadWatch {
         Self { backlog, fleet }
     }
 
-    /// Busy slots and both lags; `None` while one of them is not known.
+    /// Busy slots and all lags; `None` while one of them is not known.
     pub fn work(&self) -> Option<u64> {
         self.load().work()
     }
@@ -100,9 +106,17 @@ impl LoadWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backlog::Bound;
 
     fn lag(pending: u64, ack_pending: u64) -> Option<Lag> {
         Some(Lag { pending, ack_pending })
+    }
+
+    fn bound(pending: u64, ack_pending: u64) -> Bound {
+        Bound {
+            seen: Lag { pending, ack_pending },
+            whole: true,
+        }
     }
 
     fn idle() -> Load {
@@ -110,6 +124,7 @@ mod tests {
             backlog: Backlog {
                 jobs: lag(0, 0),
                 calls: lag(0, 0),
+                bound: bound(0, 0),
                 dead_letters: Some(9),
             },
             fleet: FleetState {
@@ -122,24 +137,27 @@ mod tests {
     }
 
     #[test]
-    fn work_is_busy_slots_and_both_lags() {
+    fn work_is_busy_slots_and_all_lags() {
         let mut load = idle();
         assert_eq!(load.work(), Some(0));
         load.fleet.slots_busy = 5;
         load.backlog.jobs = lag(100, 20);
         load.backlog.calls = lag(3, 4);
-        assert_eq!(load.work(), Some(132));
+        load.backlog.bound = bound(1000, 8000);
+        assert_eq!(load.work(), Some(9132));
     }
 
     #[test]
     fn each_kind_of_work_alone_is_reason_enough() {
         let now = Instant::now();
-        let kinds: [fn(&mut Load); 5] = [
+        let kinds: [fn(&mut Load); 7] = [
             |load| load.fleet.slots_busy = 1,
             |load| load.backlog.jobs = lag(1, 0),
             |load| load.backlog.jobs = lag(0, 1),
             |load| load.backlog.calls = lag(1, 0),
             |load| load.backlog.calls = lag(0, 1),
+            |load| load.backlog.bound = bound(1, 0),
+            |load| load.backlog.bound = bound(0, 1),
         ];
         assert_eq!(idle().is_active(now), Some(false));
         for kind in kinds {
@@ -166,10 +184,11 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_taken_for_nothing() {
         let now = Instant::now();
-        let lacks: [fn(&mut Load); 3] = [
+        let lacks: [fn(&mut Load); 4] = [
             |load| load.fleet.known = false,
             |load| load.backlog.jobs = None,
             |load| load.backlog.calls = None,
+            |load| load.backlog.bound.whole = false,
         ];
         for lack in lacks {
             let mut load = idle();
@@ -178,6 +197,14 @@ mod tests {
             load.fleet.slots_busy = 1;
             assert_eq!((load.is_active(now), load.work()), (Some(true), None), "{load:?}");
         }
+    }
+
+    #[test]
+    fn what_waits_in_one_bound_stream_is_reason_enough_where_another_is_not_known() {
+        let mut load = idle();
+        load.backlog.bound = bound(1, 0);
+        load.backlog.bound.whole = false;
+        assert_eq!((load.is_active(Instant::now()), load.work()), (Some(true), None));
     }
 
     #[tokio::test]

@@ -1,12 +1,13 @@
-//! KEDA's part from zero workers to two and back to no lag: real processes, and workers started as its numbers say.
+//! KEDA's part from zero workers up and back to no lag: real processes, and workers started as its numbers say.
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use tempfile::TempDir;
 use wess_harness::{NatsServer, Process, eventually, guest};
 
-use crate::http::post;
+use crate::http::{post, send};
 use crate::process::address;
 use crate::scaler::{Stage, pushed};
 
@@ -113,4 +114,40 @@ async fn calls_to_no_worker_become_lag_that_starts_workers_and_is_drained_by_the
         "calls were answered a moment ago"
     );
     workers.iter_mut().for_each(Worker::stop);
+}
+
+#[tokio::test]
+async fn a_message_of_a_bound_stream_starts_a_worker_that_takes_it() {
+    let stage = Stage::set().await;
+    stage.stream("ORDERS", "orders.>").await;
+    let mut first = Worker::start(&stage.nats);
+    let http = address(&stage.gateway, "http");
+    let stored = post(http, "/v1/modules?name=upper", guest("upper")).await;
+    assert_eq!(stored.status, 201);
+    let binding = r#"{"module":"upper","stream":"ORDERS","publish_to":"done"}"#;
+    let bound = send(http, "PUT", "/v1/bindings/orders", &[], binding).await;
+    assert_eq!(bound.status, 200, "{}", bound.text());
+    first.stop();
+    until_workers(&stage, 0).await;
+
+    let mut out = stage.client.subscribe("done").await.unwrap();
+    stage.client.flush().await.unwrap();
+    for order in ["orders.one", "orders.two"] {
+        stage.submit(order).await;
+    }
+    eventually("the whole work", async || {
+        (stage.keda.work().await.ok()? == 2.0).then_some(())
+    })
+    .await;
+    assert!(stage.keda.active().await.unwrap());
+    let mut second = Worker::start(&stage.nats);
+    for _ in 0..2 {
+        assert_eq!(out.next().await.unwrap().payload, "{}");
+    }
+    eventually("no lag", async || {
+        (stage.gauge("wess_bound_pending").await? == 0 && stage.gauge("wess_bound_ack_pending").await? == 0)
+            .then_some(())
+    })
+    .await;
+    second.stop();
 }

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use async_nats::jetstream;
+use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::kv::Store;
+use async_nats::jetstream::stream::Config;
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
@@ -46,10 +49,40 @@ impl Stage {
         }
     }
 
-    async fn submit(&self, subject: &str) {
+    pub async fn submit(&self, subject: &str) {
         let jetstream = jetstream::new(self.client.clone());
         let stored = jetstream.publish(subject.to_owned(), "{}".into()).await.unwrap();
         stored.await.unwrap();
+    }
+
+    /// Makes a stream of the subjects below a name.
+    pub async fn stream(&self, name: &str, subjects: &str) {
+        let config = Config {
+            name: name.into(),
+            subjects: vec![subjects.into()],
+            ..Config::default()
+        };
+        let jetstream = jetstream::new(self.client.clone());
+        jetstream.create_stream(config).await.unwrap();
+    }
+
+    /// A binding of a stream as a worker that is gone has left it.
+    async fn bind(&self, name: &str, stream: &str) -> Store {
+        let jetstream = jetstream::new(self.client.clone());
+        let consumer = pull::Config {
+            durable_name: Some(format!("wess-bind-{name}")),
+            ..pull::Config::default()
+        };
+        let made = jetstream.create_consumer_on_stream(consumer, stream).await;
+        made.unwrap();
+        let record = serde_json::json!({
+            "name": name, "module": "upper", "stream": stream, "fed_by": [],
+            "created": "2026-01-01T00:00:00Z", "updated": "2026-01-01T00:00:00Z",
+        });
+        let bindings = jetstream.get_key_value("wess-bindings").await.unwrap();
+        let put = bindings.put(format!("default.{name}"), record.to_string().into());
+        put.await.unwrap();
+        bindings
     }
 
     async fn purge(&self, stream: &str) {
@@ -214,6 +247,49 @@ async fn lag_appears_with_no_worker_for_each_who_asks_and_is_pushed() {
         stage.purge(stream).await;
         assert!(!pushed(&mut pushes).await);
     }
+}
+
+#[tokio::test]
+async fn what_waits_in_bound_streams_is_work_until_they_are_unbound_or_gone() {
+    let stage = Stage::set().await;
+    stage.stream("ORDERS", "orders.>").await;
+    stage.stream("OTHERS", "others.>").await;
+    stage.submit("orders.old").await;
+    let mut pushes = stage.keda.pushes().await;
+    assert!(
+        !pushed(&mut pushes).await,
+        "nobody asked for the messages of a stream"
+    );
+    let bindings = stage.bind("one", "ORDERS").await;
+    assert!(pushed(&mut pushes).await);
+    stage.bind("two", "ORDERS").await;
+    stage.bind("three", "OTHERS").await;
+    stage.submit("others.new").await;
+    eventually("each binding's lag", async || {
+        (stage.keda.work().await.ok()? == 3.0).then_some(())
+    })
+    .await;
+    assert_eq!(
+        (
+            stage.gauge("wess_bound_pending").await,
+            stage.gauge("wess_bound_ack_pending").await
+        ),
+        (Some(3), Some(0))
+    );
+    bindings.delete("default.one").await.unwrap();
+    bindings.delete("default.two").await.unwrap();
+    eventually("what is bound yet", async || {
+        (stage.keda.work().await.ok()? == 1.0).then_some(())
+    })
+    .await;
+    assert!(stage.keda.active().await.unwrap());
+    let jetstream = jetstream::new(stage.client.clone());
+    jetstream.delete_stream("OTHERS").await.unwrap();
+    assert!(
+        !pushed(&mut pushes).await,
+        "nothing waits where there is no stream"
+    );
+    assert_eq!(stage.keda.work().await.unwrap(), 0.0);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::pull;
 use async_nats::{Client, ConnectOptions, HeaderMap, jetstream};
 use futures_util::StreamExt;
 use wess_harness::{NatsServer, Process, eventually};
@@ -11,7 +12,7 @@ use wess_service::payloads::Payloads;
 use wess_service::queue::timers::{Schedule, schedule};
 
 use crate::hosts::ask;
-use crate::http::post;
+use crate::http::{get, post};
 use crate::process::{address, gateway};
 use crate::support::noise;
 
@@ -88,6 +89,36 @@ async fn a_gateway_stands_in_for_workers_with_the_permissions_that_the_documents
     let http = address(&process, "http");
     eventually("no worker, at the module's host", async || {
         (ask(http, "web.localhost", "/", "").await.status == 503).then_some(())
+    })
+    .await;
+    assert_eq!(process.stop().code(), Some(0));
+    assert!(!process.stderr().contains("Violation"), "{}", process.stderr());
+}
+
+#[tokio::test]
+async fn a_gateway_reads_what_waits_in_bound_streams_with_the_same_permissions() {
+    let nats = NatsServer::builder().config(&with_permissions()).start();
+    let user = ["--nats-user", "gateway", "--nats-password", PASSWORD];
+    let mut process = Process::start(gateway(&["--nats", &nats.url()]).args(user));
+    let jetstream = jetstream::new(connect(&nats, "worker").await);
+    // Any stream that a worker may write to will do.
+    let consumer = pull::Config {
+        durable_name: Some("wess-bind-late".into()),
+        filter_subject: "$KV.wess-modules.default.late".into(),
+        ..pull::Config::default()
+    };
+    let made = jetstream.create_consumer_on_stream(consumer, "KV_wess-modules");
+    made.await.unwrap();
+    let modules = jetstream.get_key_value("wess-modules").await.unwrap();
+    modules.put("default.late", "{}".into()).await.unwrap();
+    let binding = r#"{"name":"late","module":"upper","stream":"KV_wess-modules","fed_by":[],
+        "created":"2026-01-01T00:00:00Z","updated":"2026-01-01T00:00:00Z"}"#;
+    let bindings = jetstream.get_key_value("wess-bindings").await.unwrap();
+    bindings.put("default.late", binding.into()).await.unwrap();
+    let admin = address(&process, "admin");
+    eventually("the message that waits", async || {
+        let scrape = get(admin, "/metrics").await;
+        scrape.text().contains("\nwess_bound_pending 1\n").then_some(())
     })
     .await;
     assert_eq!(process.stop().code(), Some(0));
