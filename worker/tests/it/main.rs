@@ -9,6 +9,7 @@ mod calls;
 mod chains;
 mod components;
 mod control;
+mod deterministic;
 mod discovery;
 mod disk;
 mod faults;
