@@ -321,6 +321,22 @@ async fn a_full_store_takes_no_more_and_keeps_what_it_has() {
 }
 
 #[tokio::test]
+async fn an_operator_bounds_the_store_that_a_worker_makes() {
+    let rig = Rig::with(&["--objects-mb", "1"], &[]).await;
+    rig.caller.keeper("keeper", json!(["pictures"])).await;
+    rig.kept("make", json!(["pictures"])).await;
+    let jetstream = rig.caller.jetstream();
+    let stream = jetstream.get_stream(STORE).await.unwrap();
+    assert_eq!(stream.cached_info().config.max_bytes, 1 << 20);
+    let large = rig.kept("fill", json!(["pictures", "a", 8 * CHUNK_BYTES])).await;
+    told("takes no more", &large);
+    rig.caller.store_holds(1).await;
+    let small = rig.kept("fill", json!(["pictures", "a", 7 * CHUNK_BYTES])).await;
+    assert!(small.get("ok").is_some(), "{small}");
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
 async fn what_is_written_while_its_container_goes_is_refused_or_goes_too() {
     let rig = Rig::with(&["--executors", "1"], &[]).await;
     rig.caller.keeper("keeper", json!(["pictures"])).await;
