@@ -29,6 +29,7 @@ mod limits;
 mod many_modules;
 mod messaging;
 mod outbound;
+mod outbound_faults;
 mod overload;
 mod propagation;
 mod queued;
