@@ -28,6 +28,7 @@ mod lifecycle;
 mod limits;
 mod many_modules;
 mod messaging;
+mod much_code;
 mod outbound;
 mod outbound_faults;
 mod overload;
