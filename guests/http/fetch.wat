@@ -1,6 +1,8 @@
 ;; A component that sends HTTP requests (wasi:http/outgoing-handler), well or badly. The error of each is what the host said.
 ;;
 ;;   fetch   a request, its body if it has one, and the response's status and body
+;;   within  the same as a GET, and how many milliseconds the connection, the response's head and each piece of its body
+;;           may take; 0 is as long as the host lets them
 ;;   drain   how many bytes a response's body has, keeping none
 ;;   upload  a POST whose body is so many chunks of 4000 zeros, and the response's status
 ;;   flood   so many requests, and the last one's status: all at once, of which only the last is waited for,
@@ -85,7 +87,11 @@
     (export "[static]outgoing-body.finish" (func (param "this" (own $outgoing-body))
       (param "trailers" (option (own $fields))) (result (result (error $error-code)))))
     (export "[constructor]request-options" (func (result (own $request-options))))
+    (export "[method]request-options.set-connect-timeout"
+      (func (param "self" (borrow $request-options)) (param "duration" (option u64)) (result (result))))
     (export "[method]request-options.set-first-byte-timeout"
+      (func (param "self" (borrow $request-options)) (param "duration" (option u64)) (result (result))))
+    (export "[method]request-options.set-between-bytes-timeout"
       (func (param "self" (borrow $request-options)) (param "duration" (option u64)) (result (result))))
     (export "[method]future-incoming-response.subscribe"
       (func (param "self" (borrow $future)) (result (own $pollable))))
@@ -146,7 +152,9 @@
   (core func $output (canon lower (func $types "[method]outgoing-body.write") (memory $m)))
   (core func $finish (canon lower (func $types "[static]outgoing-body.finish") (memory $m) (realloc $r)))
   (core func $options (canon lower (func $types "[constructor]request-options")))
+  (core func $connect (canon lower (func $types "[method]request-options.set-connect-timeout")))
   (core func $first-byte (canon lower (func $types "[method]request-options.set-first-byte-timeout")))
+  (core func $between-bytes (canon lower (func $types "[method]request-options.set-between-bytes-timeout")))
   (core func $handle (canon lower (func $outgoing "handle") (memory $m) (realloc $r)))
   (core func $subscribe (canon lower (func $types "[method]future-incoming-response.subscribe")))
   (core func $get (canon lower (func $types "[method]future-incoming-response.get") (memory $m) (realloc $r)))
@@ -178,7 +186,9 @@
     (import "host" "output" (func $output (param i32 i32)))
     (import "host" "finish" (func $finish (param i32 i32 i32 i32)))
     (import "host" "options" (func $options (result i32)))
+    (import "host" "connect" (func $connect (param i32 i32 i64) (result i32)))
     (import "host" "first-byte" (func $first-byte (param i32 i32 i64) (result i32)))
+    (import "host" "between-bytes" (func $between-bytes (param i32 i32 i64) (result i32)))
     (import "host" "handle" (func $handle (param i32 i32 i32 i32)))
     (import "host" "subscribe" (func $subscribe (param i32) (result i32)))
     (import "host" "get" (func $get (param i32 i32)))
@@ -195,6 +205,8 @@
     ;; From 0 on lies what the host gives back, at 256 what a function here gives back, from 1024 on a chunk of zeros.
 
     (global $response (mut i32) (i32.const 0))
+    (global $connect-ms (mut i64) (i64.const 0))
+    (global $between-bytes-ms (mut i64) (i64.const 0))
 
     ;; The handle in a result at 0; a trap if it is an error.
     (func $ok (result i32)
@@ -227,14 +239,24 @@
         (then unreachable))
       (local.get $request))
 
-    ;; The handle of a response to come, or 0 if there will be none. A limit of 0 ms is none.
+    ;; Whether there is a limit of so many ms, and what it is for the host. 0 ms are none.
+    (func $limit (param $ms i64) (result i32 i64)
+      (i64.ne (local.get $ms) (i64.const 0))
+      (i64.mul (local.get $ms) (i64.const 1000000)))
+
+    ;; The handle of a response to come, or 0 if there will be none.
     (func $start (param $request i32) (param $first-byte-ms i64) (result i32)
       (local $options i32)
-      (if (i64.ne (local.get $first-byte-ms) (i64.const 0))
+      (if (i64.ne (i64.const 0) (i64.or (local.get $first-byte-ms)
+          (i64.or (global.get $connect-ms) (global.get $between-bytes-ms))))
         (then
           (local.set $options (call $options))
-          (drop (call $first-byte (local.get $options) (i32.const 1)
-            (i64.mul (local.get $first-byte-ms) (i64.const 1000000))))))
+          (if (i32.or
+              (i32.or
+                (call $connect (local.get $options) (call $limit (global.get $connect-ms)))
+                (call $first-byte (local.get $options) (call $limit (local.get $first-byte-ms))))
+              (call $between-bytes (local.get $options) (call $limit (global.get $between-bytes-ms))))
+            (then unreachable))))
       (call $handle (local.get $request) (i32.ne (local.get $options) (i32.const 0)) (local.get $options)
         (i32.const 0))
       (if (i32.load8_u (i32.const 0)) (then (call $fail (i32.const 8)) (return (i32.const 0))))
@@ -278,7 +300,7 @@
       (call $drop-output (local.get $out))
       (call $finish (local.get $body) (i32.const 0) (i32.const 0) (i32.const 0)))
 
-    (func (export "fetch") (param $https i32) (param $to i32) (param $to-len i32) (param $path i32)
+    (func $fetch (export "fetch") (param $https i32) (param $to i32) (param $to-len i32) (param $path i32)
         (param $path-len i32) (param $has-body i32) (param $at i32) (param $len i32) (param $first-byte-ms i64)
         (result i32)
       (local $request i32) (local $outgoing i32) (local $future i32) (local $body i32) (local $input i32)
@@ -314,6 +336,14 @@
       (i32.store (i32.const 268) (local.get $at))
       (i32.store (i32.const 272) (local.get $len))
       (i32.const 256))
+
+    (func (export "within") (param $https i32) (param $to i32) (param $to-len i32) (param $path i32)
+        (param $path-len i32) (param $connect-ms i64) (param $first-byte-ms i64) (param $between-bytes-ms i64)
+        (result i32)
+      (global.set $connect-ms (local.get $connect-ms))
+      (global.set $between-bytes-ms (local.get $between-bytes-ms))
+      (call $fetch (local.get $https) (local.get $to) (local.get $to-len) (local.get $path) (local.get $path-len)
+        (i32.const 0) (i32.const 0) (i32.const 0) (local.get $first-byte-ms)))
 
     (func (export "drain") (param $to i32) (param $to-len i32) (param $path i32) (param $path-len i32) (result i32)
       (local $future i32) (local $input i32) (local $bytes i64)
@@ -386,7 +416,9 @@
       (export "output" (func $output))
       (export "finish" (func $finish))
       (export "options" (func $options))
+      (export "connect" (func $connect))
       (export "first-byte" (func $first-byte))
+      (export "between-bytes" (func $between-bytes))
       (export "handle" (func $handle))
       (export "subscribe" (func $subscribe))
       (export "get" (func $get))
@@ -405,6 +437,10 @@
     (param "body" (option (list u8))) (param "first-byte-ms" u64)
     (result (result (tuple u16 (list u8)) (error $error-code)))
     (canon lift (core func $code "fetch") (memory $m) (realloc $r)))
+  (func (export "within") (param "https" bool) (param "authority" string) (param "path" string)
+    (param "connect-ms" u64) (param "first-byte-ms" u64) (param "between-bytes-ms" u64)
+    (result (result (tuple u16 (list u8)) (error $error-code)))
+    (canon lift (core func $code "within") (memory $m) (realloc $r)))
   (func (export "drain") (param "authority" string) (param "path" string) (result (result u64 (error $error-code)))
     (canon lift (core func $code "drain") (memory $m) (realloc $r)))
   (func (export "upload") (param "authority" string) (param "path" string) (param "chunks" u32)

@@ -27,6 +27,8 @@ const MODULES_HISTORY: i64 = 5;
 const PAYLOADS_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 /// No age ends it.
 const FOREVER: Duration = Duration::ZERO;
+/// No size is too large for it.
+const UNBOUNDED: i64 = -1;
 
 /// How assets are made, where they are not there yet.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,6 +45,9 @@ pub struct AssetOptions {
     /// How long a worker may be silent about a job before another one gets it, in seconds.
     #[arg(long, env = "WESS_ACK_WAIT_S", default_value_t = 30, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub ack_wait_s: u32,
+    /// Most MiB of guests' objects, when this process is the one that makes their store. NATS keeps so much free for it.
+    #[arg(long, env = "WESS_OBJECTS_MB", value_name = "MB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub objects_mb: Option<u32>,
     /// The subjects that streams hold: those under `--prefix`. Not an option of its own.
     #[arg(skip)]
     pub subjects: Subjects,
@@ -52,6 +57,11 @@ impl AssetOptions {
     /// How long the record of a job is kept once nothing changes it any more.
     pub fn results_age(&self) -> Duration {
         Duration::from_secs(u64::from(self.results_hours) * 3600)
+    }
+
+    /// Most bytes of guests' objects.
+    fn objects_bytes(&self) -> i64 {
+        self.objects_mb.map_or(UNBOUNDED, |mb| i64::from(mb) << 20)
     }
 
     /// How long a worker may be silent about a message that it has.
@@ -67,6 +77,7 @@ impl Default for AssetOptions {
             results_hours: 24,
             max_jobs: 1_000_000,
             ack_wait_s: 30,
+            objects_mb: None,
             subjects: Subjects::default(),
         }
     }
@@ -126,12 +137,12 @@ pub async fn ensure_assets(jetstream: &Context, options: &AssetOptions) -> Resul
     // Each in a box: together they would not fit on the stacks of executors' threads.
     let (modules, blobs, payloads, state, results, bindings, job_payloads, queue) = tokio::try_join!(
         ensure_kv(jetstream, MODULES_BUCKET, MODULES_HISTORY, FOREVER, replicas).boxed(),
-        ensure_objects(jetstream, BLOBS_BUCKET, FOREVER, replicas).boxed(),
-        ensure_objects(jetstream, PAYLOADS_BUCKET, PAYLOADS_MAX_AGE, replicas).boxed(),
+        ensure_objects(jetstream, BLOBS_BUCKET, FOREVER, UNBOUNDED, replicas).boxed(),
+        ensure_objects(jetstream, PAYLOADS_BUCKET, PAYLOADS_MAX_AGE, UNBOUNDED, replicas).boxed(),
         ensure_kv(jetstream, &state, 1, FOREVER, replicas).boxed(),
         ensure_kv(jetstream, RESULTS_BUCKET, 1, results_age, replicas).boxed(),
         ensure_kv(jetstream, BINDINGS_BUCKET, 1, FOREVER, replicas).boxed(),
-        ensure_objects(jetstream, JOB_PAYLOADS_BUCKET, FOREVER, replicas).boxed(),
+        ensure_objects(jetstream, JOB_PAYLOADS_BUCKET, FOREVER, UNBOUNDED, replicas).boxed(),
         ensure_queue(jetstream, options).boxed(),
     )?;
     Ok(Assets {
@@ -152,8 +163,8 @@ pub async fn ensure_guest_objects(
     tenant: &Tenant,
     options: &AssetOptions,
 ) -> Result<Bucket, AssetError> {
-    let replicas = usize::from(options.replicas);
-    ensure_objects(jetstream, &objects_bucket(tenant), FOREVER, replicas).await
+    let (bucket, replicas) = (objects_bucket(tenant), usize::from(options.replicas));
+    ensure_objects(jetstream, &bucket, FOREVER, options.objects_bytes(), replicas).await
 }
 
 async fn ensure_kv(
@@ -183,12 +194,14 @@ async fn ensure_objects(
     jetstream: &Context,
     asset: &str,
     max_age: Duration,
+    max_bytes: i64,
     num_replicas: usize,
 ) -> Result<Bucket, AssetError> {
     let storage = StorageType::File;
     let config = object_store::Config {
         bucket: asset.into(),
         max_age,
+        max_bytes,
         storage,
         num_replicas,
         ..Default::default()

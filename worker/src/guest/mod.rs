@@ -36,5 +36,5 @@ pub use invoke::{Run, invoke};
 pub use kept::{Kept, Reuse};
 pub use limits::{MemoryBudget, Spares};
 pub use log::LogStream;
-pub use objects::{CHUNK_BYTES, Found, ObjectFault, ObjectFuture, Objects, Upload, Written};
+pub use objects::{CHUNK_BYTES, Found, Made, ObjectFault, ObjectFuture, Objects, Upload, Written};
 pub use validate::ModuleRefused;

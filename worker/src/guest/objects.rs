@@ -53,9 +53,20 @@ pub struct Written {
     pub digest: Digest,
 }
 
+/// A container that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    /// Its place in the store. What lies before it is left of a container that had its name, and is nobody's any more.
+    pub place: u64,
+    /// When it was made, in seconds since 1970.
+    pub created_s: u64,
+}
+
 /// An object that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
+    /// Its place in the store.
+    pub place: u64,
     /// Its bytes.
     pub written: Written,
     /// When it was committed, in seconds since 1970.
@@ -64,10 +75,10 @@ pub struct Found {
 
 /// The objects of one module. Containers and names are whatever text the guest gave, within their bounds.
 pub trait Objects: Send + Sync {
-    /// When a container was made, in seconds since 1970, if there is one.
-    fn container(&self, container: &str) -> ObjectFuture<Option<u64>>;
-    /// Makes a container, unless there is one.
-    fn create_container(&self, container: &str) -> ObjectFuture<()>;
+    /// What a container is, if there is one.
+    fn container(&self, container: &str) -> ObjectFuture<Option<Made>>;
+    /// Makes a container, unless there is one; gives its place.
+    fn create_container(&self, container: &str) -> ObjectFuture<u64>;
     /// Takes a container away, whether it was there or not. Objects that it has stay.
     fn delete_container(&self, container: &str) -> ObjectFuture<()>;
     /// What an object is, as the last to write it left it.
@@ -82,7 +93,8 @@ pub trait Objects: Send + Sync {
     fn write_chunk(&self, upload: &Upload, index: u64, bytes: Bytes) -> ObjectFuture<()>;
     /// A chunk of an upload that was committed.
     fn read_chunk(&self, upload: &Upload, index: u64) -> ObjectFuture<Bytes>;
-    /// Makes an upload an object, in one step, in the place of the one that was there. What fails of it is discarded.
+    /// Makes an upload an object, in one step, in the place of the one that was there. What fails of it is discarded, and
+    /// so is what finds its container gone at the end.
     fn commit(&self, container: &str, name: &str, written: Written) -> ObjectFuture<()>;
     /// Takes away what an upload has brought that will not become an object. Does not wait.
     fn discard(&self, upload: &Upload);

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use wess_schemas::subject::ObjectSubjects;
 use wess_schemas::{ModuleName, Tenant};
 
-use crate::guest::{Found, ObjectFault, ObjectFuture, Objects, Upload, Written};
+use crate::guest::{Found, Made, ObjectFault, ObjectFuture, Objects, Upload, Written};
 use crate::registry::Storage;
 use discard::Discarded;
 pub use discard::remove_discarded;
@@ -73,12 +73,12 @@ impl ModuleObjects {
 }
 
 impl Objects for ModuleObjects {
-    fn container(&self, container: &str) -> ObjectFuture<Option<u64>> {
+    fn container(&self, container: &str) -> ObjectFuture<Option<Made>> {
         let subject = self.0.subjects.container(container);
-        self.act(async move |inner| inner.created(&subject).await)
+        self.act(async move |inner| inner.made(&subject).await)
     }
 
-    fn create_container(&self, container: &str) -> ObjectFuture<()> {
+    fn create_container(&self, container: &str) -> ObjectFuture<u64> {
         let container = container.to_owned();
         self.act(async move |inner| inner.create_container(&container).await)
     }

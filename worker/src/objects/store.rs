@@ -19,7 +19,7 @@ use wess_schemas::subject::object_name;
 use super::Inner;
 use super::discard::Doomed;
 use super::record::Record;
-use crate::guest::{Found, ObjectFault, Upload, Written};
+use crate::guest::{Found, Made, ObjectFault, Upload, Written};
 
 /// Bounds each piece of work: what then has not come of it comes no more.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,23 +29,30 @@ const MAX_RACES: usize = 64;
 type Done<T> = Result<T, ObjectFault>;
 
 impl Inner {
-    pub(super) async fn created(&self, subject: &str) -> Done<Option<u64>> {
+    pub(super) async fn made(&self, subject: &str) -> Done<Option<Made>> {
         let last = self.last(&self.stream().await?, subject).await?;
-        Ok(last.as_ref().map(created_s))
+        Ok(last.map(|last| Made {
+            place: last.sequence,
+            created_s: created_s(&last),
+        }))
     }
 
-    pub(super) async fn create_container(&self, container: &str) -> Done<()> {
+    pub(super) async fn create_container(&self, container: &str) -> Done<u64> {
         let subject = self.subjects.container(container);
-        if self.last(&self.stream().await?, &subject).await?.is_some() {
-            return Ok(());
-        }
+        let stream = self.stream().await?;
         let record = Record::container(self.subjects.bucket(), &self.module, container);
-        match self.replace(subject, 0, &record).await {
-            // Somebody else has made it meanwhile.
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(()),
-            Err(error) => Err(self.refused(&error)),
-            Ok(()) => Ok(()),
+        for _ in 0..MAX_RACES {
+            if let Some(last) = self.last(&stream, &subject).await? {
+                return Ok(last.sequence);
+            }
+            match self.replace(subject.clone(), 0, &record).await {
+                Ok(place) => return Ok(place),
+                // Somebody else has made it meanwhile.
+                Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {}
+                Err(error) => return Err(self.refused(&error)),
+            }
         }
+        Err(self.lost(&"a container keeps changing"))
     }
 
     pub(super) async fn find(&self, subject: &str) -> Done<Option<Found>> {
@@ -54,6 +61,7 @@ impl Inner {
         };
         let written = self.written(&last).ok_or(ObjectFault::Damaged)?;
         Ok(Some(Found {
+            place: last.sequence,
             written,
             created_s: created_s(&last),
         }))
@@ -146,7 +154,15 @@ impl Inner {
                 if let Some(before) = before.and_then(|before| self.written(&before)) {
                     self.discard(&before.upload).await;
                 }
-                return Ok(());
+                // Whoever deletes a container takes away what is in it by then; what comes later goes by itself.
+                return match self.last(&stream, &home).await {
+                    Ok(None) => {
+                        self.remove(&subject, Some(&written.upload)).await?;
+                        Err(ObjectFault::NoContainer)
+                    }
+                    // An object it is in any case.
+                    Ok(Some(_)) | Err(_) => Ok(()),
+                };
             };
             doomed.keep(!is_refusal(&error));
             if error.kind() != PublishErrorKind::WrongLastSequence {
@@ -169,8 +185,8 @@ impl Inner {
         }
     }
 
-    /// Puts a record where the message with this sequence was, or where 0 says that none was.
-    async fn replace(&self, subject: String, place: u64, record: &Record) -> Result<(), PublishError> {
+    /// Puts a record where the message with this sequence was, or where 0 says that none was; gives its own.
+    async fn replace(&self, subject: String, place: u64, record: &Record) -> Result<u64, PublishError> {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_ROLLUP, "sub");
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, place.to_string());
@@ -178,7 +194,7 @@ impl Inner {
             .map_err(|error| PublishError::with_source(PublishErrorKind::Other, error))?;
         let jetstream = self.store.storage.jetstream();
         let sent = jetstream.publish_with_headers(subject, headers, record.into());
-        sent.await?.await.map(drop)
+        Ok(sent.await?.await?.sequence)
     }
 
     fn written(&self, message: &StreamMessage) -> Option<Written> {

@@ -138,6 +138,8 @@ impl OutboundFault {
             return Self::Incomplete;
         }
         match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()) {
+            // Only hyper's text tells it from chunks that are none.
+            Some(cause) if cause.to_string().starts_with("chunk trailers ") => Self::TrailersTooLarge,
             // A body that ends before its length, or within a chunk.
             Some(cause) if cause.kind() == ErrorKind::UnexpectedEof => Self::Incomplete,
             Some(cause) if matches!(cause.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput) => {

@@ -1,10 +1,11 @@
 //! Objects that components keep in JetStream, through `wasi:blobstore`: shared by workers, apart from other modules', gone
 //! when they are deleted.
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, stream};
 use serde_json::{Value, json};
-use wess_harness::{eventually, guest};
-use wess_schemas::{ErrorCode, Module};
+use wess_harness::{Signal, eventually, guest};
+use wess_schemas::subject::ObjectSubjects;
+use wess_schemas::{ErrorCode, Module, Tenant};
 
 use crate::faults::answers_again;
 use crate::rig::{Caller, Rig, Worker, refused};
@@ -264,4 +265,196 @@ async fn a_store_that_does_not_answer_is_told_and_no_run_outlives_its_deadline()
         json!({"ok": false})
     );
     rig.worker.comes_to_rest().await;
+}
+
+/// Gives the object store other bounds; -1 is none.
+async fn bound(caller: &Caller, max_bytes: i64, max_messages: i64) {
+    let jetstream = caller.jetstream();
+    let stream = jetstream.get_stream(STORE).await.unwrap();
+    let config = stream::Config {
+        max_bytes,
+        max_messages,
+        ..stream.cached_info().config.clone()
+    };
+    jetstream.update_stream(config).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_store_takes_no_more_and_keeps_what_it_has() {
+    let rig = keeping().await;
+    rig.kept("make", json!(["pictures"])).await;
+    let bytes = 2 * CHUNK_BYTES + 3;
+    let first = rig.kept("fill", json!(["pictures", "a", bytes])).await;
+    let is_whole = async || {
+        let all = json!(["pictures", "a", 0, "18446744073709551615", ""]);
+        assert_eq!(
+            rig.kept("tally", all).await,
+            json!({"ok": [bytes, bytes, first["ok"]]})
+        );
+    };
+    rig.caller.store_holds(1 + 1 + 3).await;
+    // Full before the first chunk; then with the last one, so that there is no room for what would make them an object.
+    for (max_bytes, max_messages) in [(3 * CHUNK_BYTES as i64, -1), (-1, 1 + 1 + 3 + 3)] {
+        bound(&rig.caller, max_bytes, max_messages).await;
+        for name in ["a", "b"] {
+            let refused = rig.kept("fill", json!(["pictures", name, bytes])).await;
+            told("takes no more", &refused);
+            rig.caller.store_holds(1 + 1 + 3).await;
+        }
+        told(
+            "takes no more",
+            &rig.kept("copy", json!([object("pictures", "a"), object("pictures", "b")]))
+                .await,
+        );
+        is_whole().await;
+        let names = rig.kept("names", json!(["pictures", 0, 9])).await;
+        assert_eq!(names, json!({"ok": [["a"], true]}));
+        rig.caller.store_holds(1 + 1 + 3).await;
+    }
+    // What is deleted makes room.
+    bound(&rig.caller, 4 * CHUNK_BYTES as i64, -1).await;
+    assert_eq!(rig.kept("delete", json!(["pictures", "a"])).await, ok());
+    rig.caller.store_holds(1).await;
+    let second = rig.kept("fill", json!(["pictures", "b", bytes])).await;
+    assert_eq!(second, first);
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn an_operator_bounds_the_store_that_a_worker_makes() {
+    let rig = Rig::with(&["--objects-mb", "1"], &[]).await;
+    rig.caller.keeper("keeper", json!(["pictures"])).await;
+    rig.kept("make", json!(["pictures"])).await;
+    let jetstream = rig.caller.jetstream();
+    let stream = jetstream.get_stream(STORE).await.unwrap();
+    assert_eq!(stream.cached_info().config.max_bytes, 1 << 20);
+    let large = rig.kept("fill", json!(["pictures", "a", 8 * CHUNK_BYTES])).await;
+    told("takes no more", &large);
+    rig.caller.store_holds(1).await;
+    let small = rig.kept("fill", json!(["pictures", "a", 7 * CHUNK_BYTES])).await;
+    assert!(small.get("ok").is_some(), "{small}");
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn what_is_written_while_its_container_goes_is_refused_or_goes_too() {
+    let rig = Rig::with(&["--executors", "1"], &[]).await;
+    rig.caller.keeper("keeper", json!(["pictures"])).await;
+    let bytes = CHUNK_BYTES + 1;
+    for round in 0..20 {
+        rig.kept("make", json!(["pictures"])).await;
+        rig.kept("fill", json!(["pictures", "a", bytes])).await;
+        let names: [&str; 4] = ["a", "b", "c", "d"];
+        let fills = names.map(|name| rig.kept("fill", json!(["pictures", name, bytes])));
+        let (removed, filled) = tokio::join!(
+            rig.kept("remove", json!(["pictures"])),
+            futures_util::future::join_all(fills)
+        );
+        assert_eq!(removed, ok());
+        for answer in filled {
+            if answer.get("ok").is_none() {
+                told("make it first", &answer);
+            }
+        }
+        let exists = rig.kept("exists", json!(["pictures"])).await;
+        assert_eq!(exists, json!({"ok": false}), "round {round}");
+        rig.caller.store_holds(0).await;
+    }
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_container_whose_deletion_was_cut_off_is_empty_when_it_is_made_again() {
+    let rig = keeping().await;
+    rig.kept("make", json!(["pictures"])).await;
+    for name in ["a", "b"] {
+        let kept = rig.kept("keep", json!(["pictures", name, [104, 105]])).await;
+        assert_eq!(kept, ok());
+    }
+    // Whoever deletes a container begins with this, and may be killed then.
+    let subjects = ObjectSubjects::new(&Tenant::default(), "keeper".parse().unwrap());
+    let stream = rig.caller.jetstream().get_stream(STORE).await.unwrap();
+    let gone = stream
+        .purge()
+        .filter(subjects.container("pictures"))
+        .await
+        .unwrap();
+    assert_eq!(gone.purged, 1);
+    rig.caller.store_holds(2 + 2).await;
+    assert_eq!(
+        rig.kept("exists", json!(["pictures"])).await,
+        json!({"ok": false})
+    );
+    rig.kept("make", json!(["raw"])).await;
+    let taken = json!([object("pictures", "a"), object("raw", "a")]);
+    told("make it first", &rig.kept("copy", taken).await);
+
+    // Neither is anything shown before what is left is removed: as if the new one were made by somebody who removes nothing.
+    let last = async |subject: String| stream.get_last_raw_message_by_subject(&subject).await.unwrap();
+    let left = last(subjects.object("pictures", "a")).await;
+    rig.kept("make", json!(["pictures"])).await;
+    rig.caller.store_holds(1 + 1).await;
+    let jetstream = rig.caller.jetstream();
+    let made = last(subjects.container("pictures")).await;
+    for message in [left, made] {
+        let sent = jetstream.publish(message.subject, message.payload).await.unwrap();
+        sent.await.unwrap();
+    }
+    is_empty(&rig).await;
+    assert_eq!(rig.kept("keep", json!(["pictures", "a", [104]])).await, ok());
+    let names = rig.kept("names", json!(["pictures", 0, 9])).await;
+    assert_eq!(names, json!({"ok": [["a"], true]}));
+    rig.is_unharmed().await;
+}
+
+/// Nothing is found in the container `pictures`, by no way.
+async fn is_empty(rig: &Rig) {
+    let names = rig.kept("names", json!(["pictures", 0, 9])).await;
+    assert_eq!(names, json!({"ok": [[], true]}));
+    let has = rig.kept("has", json!(["pictures", "a"])).await;
+    assert_eq!(has, json!({"ok": false}));
+    told(
+        "no object",
+        &rig.kept("look", json!(["pictures", "a", 0, 9])).await,
+    );
+    told("no object", &rig.kept("info", json!(["pictures", "a"])).await);
+    let taken = json!([object("pictures", "a"), object("raw", "a")]);
+    told("no object", &rig.kept("copy", taken).await);
+}
+
+#[tokio::test]
+async fn a_container_whose_deleter_was_killed_is_empty_when_it_is_made_again() {
+    let rig = keeping().await;
+    rig.kept("make", json!(["pictures"])).await;
+    rig.kept("make", json!(["raw"])).await;
+    let names: Vec<_> = (0..300).map(|at| format!("n{at}")).chain(["a".into()]).collect();
+    let keeps = names
+        .iter()
+        .map(|name| rig.kept("keep", json!(["pictures", name, [104]])));
+    assert!(
+        futures_util::future::join_all(keeps)
+            .await
+            .iter()
+            .all(|kept| *kept == ok())
+    );
+    let subjects = ObjectSubjects::new(&Tenant::default(), "keeper".parse().unwrap());
+    let stream = rig.caller.jetstream().get_stream(STORE).await.unwrap();
+    let removing = rig
+        .caller
+        .begin(json!({"module": "keeper", "function": "remove", "args": ["pictures"]}));
+    eventually("the container to go", async || {
+        let container = subjects.container("pictures");
+        let last = stream.get_last_raw_message_by_subject(&container).await;
+        last.is_err().then_some(())
+    })
+    .await;
+    rig.worker.process.signal(Signal::KILL);
+    removing.abort();
+    let rig = Rig {
+        worker: Worker::start(&rig.nats, &["--executors", "1"]),
+        ..rig
+    };
+    rig.kept("make", json!(["pictures"])).await;
+    is_empty(&rig).await;
+    rig.is_unharmed().await;
 }

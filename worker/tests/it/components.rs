@@ -144,7 +144,7 @@ async fn a_component_outlives_its_worker_and_its_artifact() {
     let reply = caller.raw("greeter.hello", "Ada").await.unwrap();
     assert_eq!(reply.payload, "Hello, Ada!");
     assert_eq!(
-        again.metric("wess_compilations_total").await,
+        again.metric("wess_worker_registry_compilations_total").await,
         0,
         "the sealed file was not used"
     );

@@ -56,7 +56,8 @@ impl Upstream {
 }
 
 impl Caller {
-    async fn store_granted(&self, hosts: &[&str]) -> Answered<()> {
+    /// Stores `guests/http/fetch.wat`, granted these hosts.
+    pub async fn store_granted(&self, hosts: &[&str]) -> Answered<()> {
         let settings = json!({"grants": {"http": hosts}}).to_string();
         let headers = [(header::MODULE, "fetch"), (header::SETTINGS, &*settings)];
         self.ask("wess.store", &headers, guest("fetch")).await.map(drop)

@@ -18,7 +18,7 @@ impl Caller {
     }
 
     /// Gives the newest bytes of a module other settings.
-    async fn configure(&self, name: &str, settings: Value) -> Answered<Module> {
+    pub async fn configure(&self, name: &str, settings: Value) -> Answered<Module> {
         let newest: Module = self
             .ask_json(&format!("wess.modules.get.{name}"), &json!({}))
             .await?;

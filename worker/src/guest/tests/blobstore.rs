@@ -16,7 +16,7 @@ fn keeper(containers: &[&str]) -> Guest {
     let mut guest = Guest::file("component/keeper.wat");
     let objects = MemoryObjects::default();
     if let Some(first) = containers.first() {
-        objects.kept().containers.insert((*first).to_owned(), 7);
+        objects.kept().containers.insert((*first).to_owned(), 0);
     }
     guest.host = Arc::new(MemoryHost {
         settings,
@@ -145,7 +145,7 @@ async fn a_range_is_read_without_the_rest() {
 async fn a_container_that_is_not_granted_is_refused_wherever_it_is_named() {
     let guest = keeper(&["pictures"]);
     guest.keep("a", b"hello").await;
-    guest.objects().kept().containers.insert("other".into(), 7);
+    guest.objects().kept().containers.insert("other".into(), 0);
     let (mine, theirs) = (object("pictures", "a"), object("other", "a"));
     for (function, given) in [
         ("make", json!(["other"])),
@@ -267,6 +267,34 @@ async fn a_name_is_any_text_of_its_length() {
             refused("1 to 1024 bytes", &guest.ask(function, given).await);
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_left_of_an_earlier_container_is_not_shown_and_is_removed_by_and_by() {
+    let guest = keeper(&["pictures", "raw"]);
+    let left = || guest.objects().kept().objects.len();
+    for at in 0..MAX_NAMES + 3 {
+        guest.objects().kept().put("raw", &format!("n{at:04}"));
+    }
+    let last = format!("n{:04}", MAX_NAMES + 2);
+    guest.ask("make", json!(["raw"])).await;
+    assert_eq!(left(), 3);
+    let is_empty = async || {
+        let names = guest.ask("names", json!(["raw", 0, 9])).await;
+        assert_eq!(names, json!({"ok": [[], true]}));
+        let has = guest.ask("has", json!(["raw", last])).await;
+        assert_eq!(has, json!({"ok": false}));
+        let copied = guest.ask("copy", json!([object("raw", &last), object("pictures", "a")]));
+        refused("no object", &copied.await);
+    };
+    is_empty().await;
+    // What is written now is its own, even under such a name.
+    let kept = guest.ask("keep", json!(["raw", last, [1]])).await;
+    assert_eq!(kept, ok());
+    guest.ask("make", json!(["raw"])).await;
+    assert_eq!(left(), 1);
+    assert_eq!(guest.ask("delete", json!(["raw", last])).await, ok());
+    is_empty().await;
 }
 
 #[tokio::test]

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
-use crate::guest::{Found, ObjectFault, ObjectFuture, Objects, Upload, Written};
+use crate::guest::{Found, Made, ObjectFault, ObjectFuture, Objects, Upload, Written};
 
 /// What is behind it.
 #[derive(Default)]
 pub struct Kept {
+    /// By name, where each lies.
     pub containers: BTreeMap<String, u64>,
     pub objects: BTreeMap<(String, String), (u64, Found)>,
     pub chunks: BTreeMap<(Box<str>, u64), Bytes>,
@@ -34,6 +35,7 @@ impl Kept {
             digest: wess_schemas::Digest::from_bytes([0; 32]),
         };
         let found = Found {
+            place: self.places,
             written,
             created_s: 1,
         };
@@ -79,16 +81,24 @@ impl MemoryObjects {
 }
 
 impl Objects for MemoryObjects {
-    fn container(&self, container: &str) -> ObjectFuture<Option<u64>> {
-        let container = container.to_owned();
-        self.act(move |kept| Ok(kept.containers.get(&container).copied()))
-    }
-
-    fn create_container(&self, container: &str) -> ObjectFuture<()> {
+    fn container(&self, container: &str) -> ObjectFuture<Option<Made>> {
         let container = container.to_owned();
         self.act(move |kept| {
-            kept.containers.entry(container).or_insert(7);
-            Ok(())
+            let place = kept.containers.get(&container);
+            Ok(place.map(|place| Made {
+                place: *place,
+                created_s: 7,
+            }))
+        })
+    }
+
+    fn create_container(&self, container: &str) -> ObjectFuture<u64> {
+        let container = container.to_owned();
+        self.act(move |kept| {
+            let next = kept.places + 1;
+            let place = *kept.containers.entry(container).or_insert(next);
+            kept.places = kept.places.max(place);
+            Ok(place)
         })
     }
 
@@ -163,6 +173,7 @@ impl Objects for MemoryObjects {
             }
             kept.places += 1;
             let found = Found {
+                place: kept.places,
                 written,
                 created_s: 8,
             };

@@ -17,6 +17,8 @@ use crate::guest::objects::{Found, ObjectFault, Objects};
 pub(super) struct Container {
     pub objects: Arc<dyn Objects>,
     pub name: String,
+    /// Its place: what lies before it is not its.
+    pub since: u64,
 }
 
 /// The names of a container's objects, in the order in which they were written, read so far.
@@ -113,9 +115,10 @@ fn names_of(interface: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<
         "[method]container.list-objects",
         |mut guest: Guest<'_>, (handle,): (Handle,)| {
             let table = guest.data_mut().ctx().table;
+            let container = table.get(&handle)?.clone();
             let names = Names {
-                container: table.get(&handle)?.clone(),
-                last: 0,
+                last: container.since,
+                container,
                 ahead: None,
             };
             Ok((Ok::<_, String>(table.push(names)?),))
@@ -144,19 +147,24 @@ async fn waited<T, F: Future<Output = Result<T, String>>>(
 async fn info(container: Container) -> Result<ContainerMetadata, String> {
     let created = container.objects.container(&container.name).await;
     match created.map_err(told)? {
-        Some(created_at) => Ok(ContainerMetadata {
+        Some(made) => Ok(ContainerMetadata {
             name: container.name,
-            created_at,
+            created_at: made.created_s,
         }),
         None => Err(ObjectFault::NoContainer.to_string()),
     }
 }
 
-/// What an object is, which must be there.
-async fn find(container: &Container, name: &str) -> Result<Found, String> {
+/// What an object is, if it is there.
+async fn look(container: &Container, name: &str) -> Result<Option<Found>, String> {
     check_name(name)?;
     let found = container.objects.find(&container.name, name).await;
-    found.map_err(told)?.ok_or_else(|| no_object(name))
+    Ok(found.map_err(told)?.filter(|found| found.place > container.since))
+}
+
+/// What an object is, which must be there.
+pub(super) async fn find(container: &Container, name: &str) -> Result<Found, String> {
+    look(container, name).await?.ok_or_else(|| no_object(name))
 }
 
 async fn get_data(
@@ -214,9 +222,7 @@ async fn delete(container: Container, names: Vec<String>) -> Result<(), String> 
 }
 
 async fn has(container: Container, name: String) -> Result<bool, String> {
-    check_name(&name)?;
-    let found = container.objects.find(&container.name, &name).await;
-    Ok(found.map_err(told)?.is_some())
+    Ok(look(&container, &name).await?.is_some())
 }
 
 async fn object_info(container: Container, name: String) -> Result<ObjectMetadata, String> {
@@ -230,10 +236,39 @@ async fn object_info(container: Container, name: String) -> Result<ObjectMetadat
 }
 
 /// Deletes what there is, whatever is written meanwhile.
-pub(super) async fn clear(container: Container) -> Result<(), String> {
+async fn clear(container: Container) -> Result<(), String> {
+    delete_all(&container.objects, &container.name)
+        .await
+        .map_err(told)
+}
+
+/// Deletes all that is in a container, and what is left of an earlier one.
+pub(super) async fn delete_all(objects: &Arc<dyn Objects>, container: &str) -> Result<(), ObjectFault> {
+    let mut last = 0;
+    while let Some((place, name)) = objects.next(container, last).await? {
+        objects.delete(container, &name, None).await?;
+        last = place;
+    }
+    Ok(())
+}
+
+/// Deletes what is left of an earlier container whose deletion was cut off, or some of it: nobody is shown it anyway.
+pub(super) async fn sweep(container: &Container) -> Result<(), ObjectFault> {
     let (objects, mut last) = (&container.objects, 0);
-    while let Some((place, name)) = objects.next(&container.name, last).await.map_err(told)? {
-        objects.delete(&container.name, &name, None).await.map_err(told)?;
+    for _ in 0..MAX_NAMES {
+        let Some((place, name)) = objects.next(&container.name, last).await? else {
+            break;
+        };
+        if place > container.since {
+            break;
+        }
+        // One that was written anew meanwhile has another upload.
+        if let Some(found) = objects.find(&container.name, &name).await?
+            && found.place < container.since
+        {
+            let only = Some(&found.written.upload);
+            objects.delete(&container.name, &name, only).await?;
+        }
         last = place;
     }
     Ok(())
@@ -297,7 +332,11 @@ pub(super) fn told(fault: ObjectFault) -> String {
 /// A container that is there, of those that are granted.
 pub(super) async fn open(objects: Arc<dyn Objects>, name: String) -> Result<Container, String> {
     match objects.container(&name).await.map_err(told)? {
-        Some(_) => Ok(Container { objects, name }),
+        Some(made) => Ok(Container {
+            objects,
+            name,
+            since: made.place,
+        }),
         None => Err(format!("there is no container {}: make it first", brief(&name))),
     }
 }

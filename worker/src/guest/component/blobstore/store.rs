@@ -6,9 +6,9 @@ use wasmtime::component::{LinkerInstance, Resource};
 use wasmtime_wasi::WasiView;
 
 use super::body::{Reading, Writing};
-use super::container::{Container, clear, open, told};
+use super::container::{Container, delete_all, find, open, sweep, told};
 use super::value::ObjectId;
-use super::{Allowance, Answer, Guest, check_name, granted, no_object};
+use super::{Allowance, Answer, Guest, check_name, granted};
 use crate::guest::host::GuestState;
 use crate::guest::objects::{Found, ObjectFault, Objects};
 
@@ -62,14 +62,18 @@ async fn held<F: Future<Output = Result<Container, String>>>(
 }
 
 async fn create(objects: Arc<dyn Objects>, name: String) -> Result<Container, String> {
-    objects.create_container(&name).await.map_err(told)?;
-    Ok(Container { objects, name })
+    let since = objects.create_container(&name).await.map_err(told)?;
+    let container = Container { objects, name, since };
+    if let Err(fault) = sweep(&container).await {
+        tracing::debug!(%fault, "what is left of a container that was deleted stays");
+    }
+    Ok(container)
 }
 
 async fn delete(objects: Arc<dyn Objects>, name: String) -> Result<(), String> {
-    // First the container: nothing is then written to it any more.
+    // First the container: nothing is then written to it any more, and what is in it is nobody's, however this ends.
     objects.delete_container(&name).await.map_err(told)?;
-    clear(Container { objects, name }).await
+    delete_all(&objects, &name).await.map_err(told)
 }
 
 async fn exists(objects: Arc<dyn Objects>, name: String) -> Result<bool, String> {
@@ -83,8 +87,8 @@ async fn transfer(guest: Guest<'_>, source: ObjectId, target: ObjectId, is_move:
         let objects = may?;
         check_name(&source.object)?;
         check_name(&target.object)?;
-        let found = objects.find(&source.container, &source.object).await;
-        let found = found.map_err(told)?.ok_or_else(|| no_object(&source.object))?;
+        let from = open(Arc::clone(&objects), source.container.clone()).await?;
+        let found = find(&from, &source.object).await?;
         if source == target {
             return Ok(());
         }
