@@ -35,7 +35,7 @@ pub struct WorkerOptions {
     /// Threads that answer calls [default: one per core].
     #[arg(long, env = "WESS_EXECUTORS", value_name = "N")]
     pub executors: Option<usize>,
-    /// Guests running at once, per executor [default: 64, fewer on more than 64 executors].
+    /// Guests running at once, per executor [default: 64, fewer on more than 22 executors].
     #[arg(long, env = "WESS_SLOTS", value_name = "N")]
     pub slots: Option<usize>,
     /// Calls waiting at once, per executor; the next one is refused as overloaded.

@@ -1,6 +1,6 @@
 //! HTTP requests over NATS: whole ones are calls like any other, the rest has a session for its bodies.
 //!
-//! Invariant: what is complete within the guest's first turn is answered by one message.
+//! Invariant: what is complete within the guest's first turn is answered by one message, which goes the way of all replies.
 
 use std::future::{Future, pending};
 use std::pin::{Pin, pin};
@@ -24,7 +24,7 @@ use super::respond::Responder;
 use super::turns::Executor;
 use super::{Arrival, Common};
 use crate::endpoints::error_reply;
-use crate::endpoints::http::{Answering, Asked, Fresh, HttpWaiting, call};
+use crate::endpoints::http::{Answering, Asked, Fresh, HttpWaiting, call, stopped};
 use crate::endpoints::invoke::Form;
 
 /// What a session needs of its executor.
@@ -88,15 +88,19 @@ impl Executor {
 
     /// Gives a session to each request that came in this turn and whose guest has not ended in it.
     pub(super) fn follow_fresh(&mut self) {
-        for asked in std::mem::take(&mut self.fresh).iter().filter_map(Fresh::take) {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        for asked in fresh.drain(..).filter_map(|fresh| fresh.take()) {
             let desk = self.desk(asked.caller, asked.window);
             self.sessions.spawn(desk.answer(asked.answering, None));
         }
+        self.fresh = fresh;
     }
 
     /// Answers a request whose guest has ended within the turn that it came in.
     pub(super) fn respond(&mut self, asked: Asked) {
-        match settle(asked.answering.known(), self.client.max_payload() / 2) {
+        let inline_bytes = self.client.max_payload() / 2;
+        let known = asked.answering.known(|answer| settle(answer, inline_bytes));
+        match known.unwrap_or_else(|| Settled::Reply(error_reply(&stopped()))) {
             Settled::Reply(reply) => self.outbox.push_back((asked.caller, reply)),
             Settled::Stream(head, gathered) => {
                 let desk = self.desk(asked.caller, asked.window);

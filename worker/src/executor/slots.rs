@@ -16,6 +16,14 @@ pub struct Bounds {
     pub waiting_bytes: usize,
 }
 
+impl Bounds {
+    /// Instances that may be there at once: one more than guests, as another thread that needs memory may be on its way to
+    /// give back that of one that waited for its next call. Such threads take turns.
+    pub fn instances(&self) -> u32 {
+        self.slots as u32 + 1
+    }
+}
+
 /// One that waits for a slot.
 pub trait Waits {
     /// What it holds, in bytes.

@@ -32,7 +32,7 @@ use super::lanes::{Awaited, GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Su
 use super::prepared::Shelf;
 use super::respond::{Holds, Responder};
 use super::series::Here;
-use super::slots::{Bounds, Slots, Waits};
+use super::slots::{Slots, Waits};
 use super::spill::{Origin, Spills};
 use super::steps::{Errand, Pending, Ticket, expired, given_up, overloaded};
 use super::tally::Tally;
@@ -50,12 +50,6 @@ use crate::registry::Storage;
 const TURN: Duration = Duration::from_millis(1);
 /// How often the line is searched for calls that have waited long enough.
 const SWEEP: Duration = Duration::from_millis(20);
-
-/// Instances that the pools have room for: one more than guests, as another thread that needs memory may be on its way to
-/// give back that of one that waited for its next call. Such threads take turns.
-fn pool_slots(bounds: Bounds) -> u32 {
-    bounds.slots as u32 + 1
-}
 
 /// A guest under way, and who waits for it.
 pub struct Running {
@@ -106,7 +100,7 @@ pub struct Executor {
     pub(super) sessions: TaskTracker,
     /// Where they listen.
     pub(super) inboxes: Inboxes,
-    /// Requests that came as messages in this turn.
+    /// Requests that came as messages in this turn, no more than the inbox held.
     pub(super) fresh: Vec<Fresh>,
     sweep: Interval,
     pub(super) draining: bool,
@@ -148,7 +142,7 @@ impl Executor {
         Ok(Self {
             tally,
             budget: common.budget.handle(),
-            engines: Arc::new(EnginePool::new(pool_slots(common.bounds), common.ticker.clone())),
+            engines: Arc::new(EnginePool::new(common.bounds.instances(), common.ticker.clone())),
             shelf: Shelf::new(common.max_prepared),
             slots: Slots::new(common.bounds),
             idle,

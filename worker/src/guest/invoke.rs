@@ -58,7 +58,7 @@ pub fn invoke(prepared: Arc<Prepared>, mut run: Run) -> impl Future<Output = End
             before(deadline, forgiving_waits(called)).await
         };
         let result = answered.unwrap_or(Err(GuestFault::DeadlineExceeded(run.limits.timeout_ms)));
-        let (result, fuel) = settle(result, &store, &run.limits);
+        let (result, fuel) = by_its_limits(result, &store, &run.limits);
         let memory_peak_bytes = store.data().limiter.peak_bytes();
         let run_us = started.elapsed().as_micros() as u64;
         let kept = match run.reuse {
@@ -76,7 +76,7 @@ pub fn invoke(prepared: Arc<Prepared>, mut run: Run) -> impl Future<Output = End
 }
 
 /// What a run came to by its limits, and the fuel that it used if that was counted.
-fn settle(
+fn by_its_limits(
     result: Result<Answer, GuestFault>,
     store: &Store<GuestState>,
     limits: &EffectiveLimits,
