@@ -247,12 +247,13 @@ impl Subjects {
         let is_dot = |byte: &u8| *byte == b'.';
         let pairs = bytes.iter().zip(bytes.iter().skip(1));
         let has_gap = pairs.fold(false, |has, (one, next)| has | (is_dot(one) & is_dot(next)));
+        let has_loose_end = bytes.first().is_none_or(is_dot) || bytes.last().is_some_and(is_dot);
+        if has_odd || has_gap || has_loose_end || reply.starts_with('$') {
+            return false;
+        }
         let is_ours = |rest: &str| rest.is_empty() || rest.starts_with('.');
-        !(has_odd || has_gap || bytes.is_empty())
-            && !(bytes.first().is_some_and(is_dot) || bytes.last().is_some_and(is_dot))
-            && (reply.is_ascii() || !reply.contains(|c: char| c.is_whitespace() || c.is_control()))
-            && !reply.starts_with('$')
-            && !reply.strip_prefix(&*self.prefix.0).is_some_and(is_ours)
+        let is_text = reply.is_ascii() || !reply.contains(|c: char| c.is_whitespace() || c.is_control());
+        is_text && !reply.strip_prefix(&*self.prefix.0).is_some_and(is_ours)
     }
 
     /// Whether a binding may take messages from a subject, or from those that a pattern covers: not ours, not NATS's own,

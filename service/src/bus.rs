@@ -15,10 +15,12 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use wess_schemas::ErrorBody;
 use wess_schemas::error_code::ErrorCode;
+use wess_schemas::header::{SERVICE_ERROR_CODE, WAIT_MS};
 
 use crate::http;
-use crate::http::caller::Asking;
+use crate::http::caller::{Asking, refusal};
 use crate::http::inboxes::Inboxes;
+use crate::queue::calls;
 
 /// How long to look for a worker, or for NATS itself, before giving up: a restart takes less.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -194,7 +196,8 @@ impl NatsBus {
     /// As [`NatsBus::ask`], for HTTP: a body is not touched before a worker has said a word.
     async fn exchange(&self, request: HttpRequest) -> Result<HttpAnswer, BusError> {
         let timeout = request.timeout;
-        let patience = Instant::now() + timeout.min(PATIENCE);
+        let mut patience = Instant::now() + timeout.min(PATIENCE);
+        let mut has_waited = self.nobody.is_none();
         let mut asking = match Asking::new(&self.inboxes, request).await {
             Ok(asking) => asking,
             Err(error) => return Ok(Err(error)),
@@ -223,14 +226,46 @@ impl NatsBus {
             } else {
                 BusError::Disconnected
             };
-            if let (BusError::NoWorkers { .. }, Some(nobody)) = (&error, &self.nobody) {
-                nobody.notify_one();
+            if matches!(error, BusError::NoWorkers { .. }) && !has_waited {
+                if let Err(refusal) = self.somebody(asking.question(), timeout).await? {
+                    return Ok(Err(refusal));
+                }
+                has_waited = true;
+                patience = Instant::now() + PATIENCE;
+                continue;
             }
             if Instant::now() + step > patience {
                 return Err(error);
             }
             tokio::time::sleep(step).await;
             step = (step * 2).min(LARGEST_STEP);
+        }
+    }
+
+    /// Waits until there is a worker, for as long as the request may wait for one. No queue holds what goes on in frames, so
+    /// it is a question about the module that waits there in its stead, wakes the first worker and is answered by that.
+    async fn somebody(
+        &self,
+        question: Option<(String, Duration)>,
+        timeout: Duration,
+    ) -> Result<Result<(), ErrorBody>, BusError> {
+        let Some((subject, wait)) = question else {
+            return Ok(Ok(()));
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(WAIT_MS, wait.as_millis().to_string());
+        let question = Request {
+            subject,
+            headers,
+            payload: Bytes::new(),
+            timeout: wait.min(timeout),
+        };
+        match self.ask(question).await {
+            Ok(reply) if reply.headers.get(SERVICE_ERROR_CODE).is_some() => Ok(Err(refusal(&reply.payload))),
+            Ok(_) => Ok(Ok(())),
+            // No guest has run.
+            Err(BusError::TimedOut { .. }) => Ok(Err(calls::overdue())),
+            Err(error) => Err(error),
         }
     }
 

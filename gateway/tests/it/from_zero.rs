@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wess_harness::{NatsServer, Process, eventually, guest};
+use wess_schemas::ErrorCode;
 
 use crate::http::{get, post, send};
 use crate::process::{address, gateway};
@@ -34,6 +35,51 @@ pub async fn until_front(gateway: &Process) {
 async fn ask(client: &Client, subject: &str, body: &str) -> Message {
     let asked = client.request(subject.to_owned(), body.to_owned().into());
     asked.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_request_to_a_module_that_serves_http_waits_for_the_first_worker_and_is_what_wakes_it() {
+    let (nats, data) = (NatsServer::start(), TempDir::new().unwrap());
+    let gateway = Process::start(&mut gateway(&["--nats", &nats.url()]));
+    let http = address(&gateway, "http");
+    let mut first = Process::start(&mut worker(&nats, &data));
+    let stored = post(http, "/v1/modules?name=web", &guest("web")).await;
+    assert_eq!(stored.status, 201, "{}", stored.text());
+    assert_eq!(first.stop().code(), Some(0), "{}", first.stderr());
+    until_front(&gateway).await;
+
+    // One that waits as briefly as it says is told so, and what stood for it in the queue goes with it.
+    let brief = send(http, "GET", "/v1/http/web/echo", &[("wess-wait-ms", "300")], "").await;
+    assert_eq!(brief.problem().code, ErrorCode::Expired);
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let queued = async || {
+        let jetstream = async_nats::jetstream::new(client.clone());
+        let mut stream = jetstream.get_stream("WESS_CALLS").await.ok()?;
+        Some(stream.info().await.ok()?.state.messages)
+    };
+    eventually("nothing in the queue", async || {
+        (queued().await? == 0).then_some(())
+    })
+    .await;
+
+    // What goes on in frames waits as well as what fits a message.
+    let long = "x".repeat(2 << 20);
+    let short = post(http, "/v1/http/web/echo", "hello");
+    let streamed = post(http, "/v1/http/web/echo", &long);
+    let second = async {
+        eventually("work that a scaler sees", async || {
+            (queued().await? == 2).then_some(())
+        })
+        .await;
+        Process::start(&mut worker(&nats, &data))
+    };
+    let (short, streamed, _second) = tokio::join!(short, streamed, second);
+    assert_eq!(short.status, 200, "{}", short.text());
+    assert!(short.text().contains("hello"), "{}", short.text());
+    assert_eq!(
+        (streamed.status, streamed.text().matches('x').count()),
+        (200, long.len())
+    );
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
 //! The caller's side of an exchange: a request goes out in one message or in frames, its response comes back likewise.
 
+use std::time::Duration;
+
 use async_nats::{Client, HeaderMap as Facts, Message, PublishError, Subject};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::TaskTracker;
 use wess_schemas::header::{HTTP_WINDOW, SERVICE_ERROR_CODE};
-use wess_schemas::subject::{Prefix, Subjects};
+use wess_schemas::subject::{Endpoint, Prefix, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode};
 
 use super::inboxes::Inboxes;
@@ -16,6 +18,7 @@ use super::wire::{
 };
 use super::{Gathered, Response, with_trailers};
 use crate::bus::{HttpAnswer, HttpRequest};
+use crate::queue::calls;
 
 /// An exchange that was asked for, before anybody has answered.
 pub struct Asking {
@@ -62,6 +65,16 @@ impl Asking {
     /// The subject that is asked.
     pub fn subject(&self) -> &str {
         &self.subject
+    }
+
+    /// What to ask about the module, and how long the request may wait for who can answer it.
+    pub fn question(&self) -> Option<(String, Duration)> {
+        let subjects = subjects_of(&self.subject);
+        let Ok(Endpoint::Http(reference)) = subjects.parse(&self.subject) else {
+            return None;
+        };
+        let wait = calls::wait(&Endpoint::InvokeRaw(reference.clone(), None), &self.facts, &[]);
+        Some((subjects.endpoint(&Endpoint::ModulesGet(reference)), wait))
     }
 
     /// Asks; the first message that comes back, if one does in time.
@@ -150,8 +163,7 @@ impl Driving {
     fn response(&mut self, message: Message) -> HttpAnswer {
         let facts = message.headers.unwrap_or_default();
         if facts.get(SERVICE_ERROR_CODE).is_some() {
-            let refused = serde_json::from_slice(&message.payload);
-            return Err(refused.unwrap_or_else(|_| unreadable()));
+            return Err(refusal(&message.payload));
         }
         let head = read_response(&facts)?.ok_or_else(unreadable)?;
         let body = if is_streamed(&facts) {
@@ -172,6 +184,11 @@ async fn given_up(tell: &mut Option<oneshot::Sender<HttpAnswer>>) {
 
 fn cancelled() -> ErrorBody {
     ErrorBody::new(ErrorCode::Cancelled, "nobody waits for the response any more")
+}
+
+/// What a worker says that refuses.
+pub fn refusal(payload: &[u8]) -> ErrorBody {
+    serde_json::from_slice(payload).unwrap_or_else(|_| unreadable())
 }
 
 fn unreadable() -> ErrorBody {

@@ -149,7 +149,8 @@ pub fn wait(endpoint: &Endpoint, headers: &HeaderMap, payload: &[u8]) -> Duratio
     let header = headers.get(WAIT_MS).and_then(|value| value.as_str().parse().ok());
     let wait_ms = match endpoint {
         Endpoint::Invoke | Endpoint::Chain => header.or_else(|| said().wait_ms).unwrap_or(DEFAULT_WAIT_MS),
-        Endpoint::InvokeRaw(..) => header.unwrap_or(DEFAULT_WAIT_MS),
+        // A question about a module may stand for a request to it.
+        Endpoint::InvokeRaw(..) | Endpoint::ModulesGet(_) => header.unwrap_or(DEFAULT_WAIT_MS),
         Endpoint::JobsWait(_) => said()
             .timeout_ms
             .unwrap_or(DEFAULT_JOB_WAIT_MS)
