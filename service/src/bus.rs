@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::client::PublishErrorKind;
 use async_nats::connection::State;
-use async_nats::{Client, HeaderMap, RequestError, RequestErrorKind, StatusCode};
+use async_nats::{Client, HeaderMap, Message, RequestError, RequestErrorKind, StatusCode};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
@@ -26,6 +26,8 @@ use crate::queue::calls;
 const PATIENCE: Duration = Duration::from_secs(2);
 const FIRST_STEP: Duration = Duration::from_millis(10);
 const LARGEST_STEP: Duration = Duration::from_millis(200);
+/// How long a question waits for the first worker that stands for a request over HTTP.
+const QUESTION_WAIT: Duration = Duration::from_secs(10);
 
 /// What to ask of a worker.
 #[derive(Debug, Clone)]
@@ -152,6 +154,14 @@ pub struct NatsBus {
     exchanges: TaskTracker,
 }
 
+/// Why no worker came for a request. No guest has run.
+enum Refused {
+    /// The reason that its caller is told.
+    Told(ErrorBody),
+    /// Nobody heard the question.
+    Unheard,
+}
+
 impl NatsBus {
     /// Asks over `client`.
     pub fn new(client: Client) -> Self {
@@ -193,79 +203,89 @@ impl NatsBus {
         }
     }
 
-    /// As [`NatsBus::ask`], for HTTP: a body is not touched before a worker has said a word.
+    /// As [`NatsBus::ask`], for HTTP: a body is not touched before a worker has said a word. Where `nobody` is told, a request
+    /// waits for the first worker for as long as it may.
     async fn exchange(&self, request: HttpRequest) -> Result<HttpAnswer, BusError> {
         let timeout = request.timeout;
-        let mut patience = Instant::now() + timeout.min(PATIENCE);
-        let mut has_waited = self.nobody.is_none();
         let mut asking = match Asking::new(&self.inboxes, request).await {
             Ok(asking) => asking,
             Err(error) => return Ok(Err(error)),
         };
+        let patience = Instant::now() + timeout.min(PATIENCE);
+        let question = asking.question().filter(|_| self.nobody.is_some());
+        let until = question.as_ref().map(|(_, wait)| Instant::now() + *wait);
         let mut step = FIRST_STEP;
         loop {
-            let subject = asking.subject().to_owned();
-            let error = if self.client.connection_state() == State::Connected {
-                match asking.ask(&self.client).await {
-                    Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
-                        BusError::NoWorkers { subject }
-                    }
-                    Ok(Some(first)) => match asking.answer(first, &self.exchanges).await {
-                        Some(answer) => return Ok(answer),
-                        None => return Err(BusError::TimedOut { subject, timeout }),
-                    },
-                    Ok(None) => return Err(BusError::TimedOut { subject, timeout }),
-                    Err(error) => match error.kind() {
-                        PublishErrorKind::MaxPayloadExceeded => {
-                            let limit = self.max_payload();
-                            return Err(BusError::TooLarge { limit });
-                        }
-                        _ => return Err(BusError::InvalidSubject { subject }),
-                    },
+            let error = match self.ask_over_http(&mut asking, timeout).await {
+                Ok(first) => {
+                    let subject = asking.subject().to_owned();
+                    let answer = asking.answer(first, &self.exchanges).await;
+                    return answer.ok_or(BusError::TimedOut { subject, timeout });
                 }
-            } else {
-                BusError::Disconnected
+                Err(error) => error,
             };
-            if matches!(error, BusError::NoWorkers { .. }) && !has_waited {
-                if let Err(refusal) = self.somebody(asking.question(), timeout).await? {
-                    return Ok(Err(refusal));
+            match (&error, &question, until) {
+                (BusError::NoWorkers { .. }, Some((subject, _)), Some(until)) => {
+                    match self.somebody(subject, until).await {
+                        Ok(()) => asking.may_wait(until.saturating_duration_since(Instant::now())),
+                        Err(Refused::Told(refusal)) => return Ok(Err(refusal)),
+                        Err(Refused::Unheard) => return Err(error),
+                    }
                 }
-                has_waited = true;
-                patience = Instant::now() + PATIENCE;
-                continue;
-            }
-            if Instant::now() + step > patience {
-                return Err(error);
+                (BusError::NoWorkers { .. } | BusError::Disconnected, ..)
+                    if Instant::now() + step <= patience => {}
+                _ => return Err(error),
             }
             tokio::time::sleep(step).await;
             step = (step * 2).min(LARGEST_STEP);
         }
     }
 
-    /// Waits until there is a worker, for as long as the request may wait for one. No queue holds what goes on in frames, so
-    /// it is a question about the module that waits there in its stead, wakes the first worker and is answered by that.
-    async fn somebody(
-        &self,
-        question: Option<(String, Duration)>,
-        timeout: Duration,
-    ) -> Result<Result<(), ErrorBody>, BusError> {
-        let Some((subject, wait)) = question else {
-            return Ok(Ok(()));
-        };
-        let mut headers = HeaderMap::new();
-        headers.insert(WAIT_MS, wait.as_millis().to_string());
-        let question = Request {
-            subject,
-            headers,
-            payload: Bytes::new(),
-            timeout: wait.min(timeout),
-        };
-        match self.ask(question).await {
-            Ok(reply) if reply.headers.get(SERVICE_ERROR_CODE).is_some() => Ok(Err(refusal(&reply.payload))),
-            Ok(_) => Ok(Ok(())),
-            // No guest has run.
-            Err(BusError::TimedOut { .. }) => Ok(Err(calls::overdue())),
-            Err(error) => Err(error),
+    async fn ask_over_http(&self, asking: &mut Asking, timeout: Duration) -> Result<Message, BusError> {
+        if self.client.connection_state() != State::Connected {
+            return Err(BusError::Disconnected);
+        }
+        let first = asking.ask(&self.client).await;
+        let subject = || asking.subject().to_owned();
+        match first {
+            Ok(Some(first)) if first.status == Some(StatusCode::NO_RESPONDERS) => {
+                Err(BusError::NoWorkers { subject: subject() })
+            }
+            Ok(Some(first)) => Ok(first),
+            Ok(None) => Err(BusError::TimedOut {
+                subject: subject(),
+                timeout,
+            }),
+            Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => Err(BusError::TooLarge {
+                limit: self.max_payload(),
+            }),
+            Err(_) => Err(BusError::InvalidSubject { subject: subject() }),
+        }
+    }
+
+    /// Waits until there is a worker. No queue holds what goes on in frames, so it is a question about the module that waits
+    /// there in its stead, wakes the first worker and is answered by that; a short one, asked again and again, as who leaves
+    /// cannot take it along.
+    async fn somebody(&self, subject: &str, until: Instant) -> Result<(), Refused> {
+        loop {
+            let wait = until.saturating_duration_since(Instant::now()).min(QUESTION_WAIT);
+            let mut headers = HeaderMap::new();
+            headers.insert(WAIT_MS, wait.as_millis().to_string());
+            let question = Request {
+                subject: subject.to_owned(),
+                headers,
+                payload: Bytes::new(),
+                timeout: wait,
+            };
+            let refused = match self.ask(question).await {
+                Ok(reply) if reply.headers.get(SERVICE_ERROR_CODE).is_some() => refusal(&reply.payload),
+                Ok(_) => return Ok(()),
+                Err(BusError::TimedOut { .. }) => calls::overdue(),
+                Err(_) => return Err(Refused::Unheard),
+            };
+            if refused.code() != ErrorCode::Expired || Instant::now() >= until {
+                return Err(Refused::Told(refused));
+            }
         }
     }
 

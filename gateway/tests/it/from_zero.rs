@@ -62,18 +62,21 @@ async fn a_request_to_a_module_that_serves_http_waits_for_the_first_worker_and_i
     })
     .await;
 
+    // A module that is not there is told so by the first worker, who must not be asked for ever.
+    let unknown = send(http, "GET", "/v1/http/nobody/", &[], "");
     // What goes on in frames waits as well as what fits a message.
     let long = "x".repeat(2 << 20);
     let short = post(http, "/v1/http/web/echo", "hello");
     let streamed = post(http, "/v1/http/web/echo", &long);
     let second = async {
         eventually("work that a scaler sees", async || {
-            (queued().await? == 2).then_some(())
+            (queued().await? == 3).then_some(())
         })
         .await;
         Process::start(&mut worker(&nats, &data))
     };
-    let (short, streamed, _second) = tokio::join!(short, streamed, second);
+    let (unknown, short, streamed, _second) = tokio::join!(unknown, short, streamed, second);
+    assert_eq!(unknown.problem().code, ErrorCode::ModuleNotFound);
     assert_eq!(short.status, 200, "{}", short.text());
     assert!(short.text().contains("hello"), "{}", short.text());
     assert_eq!(

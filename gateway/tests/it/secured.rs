@@ -87,10 +87,12 @@ async fn a_gateway_stands_in_for_workers_with_the_permissions_that_the_documents
     let modules = jetstream.get_key_value("wess-modules").await.unwrap();
     modules.put("default.web", head.into()).await.unwrap();
     let http = address(&process, "http");
-    eventually("no worker, at the module's host", async || {
-        (ask(http, "web.localhost", "/", "").await.status == 503).then_some(())
-    })
-    .await;
+    // And asks the first worker about them, who does not come.
+    let expired = eventually("the module's host", async || {
+        let answer = ask(http, "web.localhost", "/", "Wess-Wait-Ms: 0\r\n").await;
+        (answer.status != 404).then_some(answer)
+    });
+    assert_eq!(expired.await.problem().code, ErrorCode::Expired);
     assert_eq!(process.stop().code(), Some(0));
     assert!(!process.stderr().contains("Violation"), "{}", process.stderr());
 }

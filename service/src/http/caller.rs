@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::TaskTracker;
-use wess_schemas::header::{HTTP_WINDOW, SERVICE_ERROR_CODE};
+use wess_schemas::header::{HTTP_WINDOW, SERVICE_ERROR_CODE, WAIT_MS};
 use wess_schemas::subject::{Endpoint, Prefix, Subjects};
 use wess_schemas::{ErrorBody, ErrorCode};
 
@@ -75,6 +75,11 @@ impl Asking {
         };
         let wait = calls::wait(&Endpoint::InvokeRaw(reference.clone(), None), &self.facts, &[]);
         Some((subjects.endpoint(&Endpoint::ModulesGet(reference)), wait))
+    }
+
+    /// What is left of the time that the request may wait for a slot.
+    pub fn may_wait(&mut self, left: Duration) {
+        self.facts.insert(WAIT_MS, left.as_millis().to_string());
     }
 
     /// Asks; the first message that comes back, if one does in time.

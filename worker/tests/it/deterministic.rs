@@ -188,7 +188,8 @@ async fn a_job_that_another_worker_takes_over_sees_what_it_saw_before() {
     rig.caller.store_fixed("witness", guest("witness")).await;
     let mut log = rig.caller.client.subscribe("wess.logs.witness").await.unwrap();
     rig.caller.client.flush().await.unwrap();
-    submit(&rig.caller, 1500).await;
+    // Longer than it takes to kill the worker.
+    submit(&rig.caller, 4000).await;
     let Rig { worker, caller, nats } = rig;
     let first = line(&mut log).await;
     worker.process.signal(Signal::KILL);

@@ -243,7 +243,7 @@ async fn clear(container: Container) -> Result<(), String> {
 }
 
 /// Deletes all that is in a container, and what is left of an earlier one.
-pub(super) async fn delete_all(objects: &Arc<dyn Objects>, container: &str) -> Result<(), ObjectFault> {
+async fn delete_all(objects: &Arc<dyn Objects>, container: &str) -> Result<(), ObjectFault> {
     let mut last = 0;
     while let Some((place, name)) = objects.next(container, last).await? {
         objects.delete(container, &name, None).await?;
@@ -252,22 +252,32 @@ pub(super) async fn delete_all(objects: &Arc<dyn Objects>, container: &str) -> R
     Ok(())
 }
 
-/// Deletes what is left of an earlier container whose deletion was cut off, or some of it: nobody is shown it anyway.
-pub(super) async fn sweep(container: &Container) -> Result<(), ObjectFault> {
-    let (objects, mut last) = (&container.objects, 0);
-    for _ in 0..MAX_NAMES {
-        let Some((place, name)) = objects.next(&container.name, last).await? else {
+/// Deletes, at most so many, objects of containers that are no more: nobody is shown them anyway.
+pub(super) async fn sweep(
+    objects: &Arc<dyn Objects>,
+    container: &str,
+    most: usize,
+) -> Result<(), ObjectFault> {
+    let mut last = 0;
+    for _ in 0..most {
+        let Some((place, name)) = objects.next(container, last).await? else {
             break;
         };
-        if place > container.since {
+        // Asked each time: somebody may make the container again meanwhile.
+        let since = objects.container(container).await?.map(|made| made.place);
+        let is_left = |place: u64| since.is_none_or(|since| place < since);
+        if !is_left(place) {
             break;
         }
-        // One that was written anew meanwhile has another upload.
-        if let Some(found) = objects.find(&container.name, &name).await?
-            && found.place < container.since
-        {
-            let only = Some(&found.written.upload);
-            objects.delete(&container.name, &name, only).await?;
+        match objects.find(container, &name).await {
+            // One that is written anew meanwhile has another upload.
+            Ok(Some(found)) if is_left(found.place) => {
+                let only = Some(&found.written.upload);
+                objects.delete(container, &name, only).await?;
+            }
+            // What cannot be read hides nothing that lies behind it.
+            Ok(_) | Err(ObjectFault::Damaged) => {}
+            Err(fault) => return Err(fault),
         }
         last = place;
     }
