@@ -211,9 +211,9 @@ impl NatsBus {
             Ok(asking) => asking,
             Err(error) => return Ok(Err(error)),
         };
-        let patience = Instant::now() + timeout.min(PATIENCE);
-        let question = asking.question().filter(|_| self.nobody.is_some());
-        let until = question.as_ref().map(|(_, wait)| Instant::now() + *wait);
+        let begun = Instant::now();
+        let patience = begun + timeout.min(PATIENCE);
+        let mut question = None;
         let mut step = FIRST_STEP;
         loop {
             let error = match self.ask_over_http(&mut asking, timeout).await {
@@ -224,15 +224,18 @@ impl NatsBus {
                 }
                 Err(error) => error,
             };
-            match (&error, &question, until) {
-                (BusError::NoWorkers { .. }, Some((subject, _)), Some(until)) => {
-                    match self.somebody(subject, until).await {
+            if question.is_none() && self.nobody.is_some() && matches!(error, BusError::NoWorkers { .. }) {
+                question = asking.question().map(|(subject, wait)| (subject, begun + wait));
+            }
+            match (&error, &question) {
+                (BusError::NoWorkers { .. }, Some((subject, until))) => {
+                    match self.somebody(subject, *until).await {
                         Ok(()) => asking.may_wait(until.saturating_duration_since(Instant::now())),
                         Err(Refused::Told(refusal)) => return Ok(Err(refusal)),
                         Err(Refused::Unheard) => return Err(error),
                     }
                 }
-                (BusError::NoWorkers { .. } | BusError::Disconnected, ..)
+                (BusError::NoWorkers { .. } | BusError::Disconnected, _)
                     if Instant::now() + step <= patience => {}
                 _ => return Err(error),
             }
