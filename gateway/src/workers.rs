@@ -41,6 +41,7 @@ pub struct Workers {
 #[derive(Debug)]
 pub struct Question {
     endpoint: Endpoint,
+    trace: Option<TraceParent>,
     headers: HeaderMap,
     payload: Bytes,
     patience: Duration,
@@ -64,15 +65,17 @@ pub struct HttpQuestion {
 impl Question {
     /// A call that runs guests.
     pub fn call(endpoint: Endpoint, payload: Bytes, patience: Duration, trace: TraceParent) -> Self {
-        let mut question = Self::untraced(endpoint, payload, patience);
-        trace.write(&mut question.headers);
-        question
+        Self {
+            trace: Some(trace),
+            ..Self::untraced(endpoint, payload, patience)
+        }
     }
 
     /// A call that belongs to no trace.
     pub fn untraced(endpoint: Endpoint, payload: Bytes, patience: Duration) -> Self {
         Self {
             endpoint,
+            trace: None,
             headers: HeaderMap::new(),
             payload,
             patience,
@@ -167,12 +170,12 @@ impl Workers {
     /// Sends an HTTP request, and waits for the head of its response. Dropped, it cancels the guest.
     pub async fn exchange(&self, question: HttpQuestion) -> Result<http::Response, Problem> {
         let mut headers = HeaderMap::new();
-        question.trace.write(&mut headers);
         for (name, text) in question.facts {
             headers.insert(name, text);
         }
         let request = HttpRequest {
             subject: self.subjects.endpoint(&Endpoint::Http(question.reference)),
+            trace: Some(question.trace),
             headers,
             request: question.request,
             timeout: question.patience,
@@ -186,6 +189,7 @@ impl Workers {
         let runs_guests = question.runs_guests();
         let request = Request {
             subject: self.subjects.endpoint(&question.endpoint),
+            trace: question.trace,
             headers: question.headers,
             payload: question.payload,
             timeout: question.patience,

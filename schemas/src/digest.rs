@@ -4,15 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::id::InvalidName;
 
 const PREFIX: &str = "sha256:";
 
 /// A SHA-256 digest, printed as `sha256:<64 hex>`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Digest([u8; 32]);
 
 impl Digest {
@@ -59,8 +59,9 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Digest {
+    /// Calls `take` with the text, which lies on the stack.
+    fn with_text<T>(&self, take: impl FnOnce(&str) -> T) -> T {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; PREFIX.len() + 64];
         let (prefix, hex) = text.split_at_mut(PREFIX.len());
@@ -68,7 +69,20 @@ impl fmt::Display for Digest {
         for (pair, byte) in hex.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
             *pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
         }
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        // Hex digits are always text.
+        take(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with_text(|text| f.write_str(text))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.with_text(|text| serializer.serialize_str(text))
     }
 }
 
@@ -82,12 +96,6 @@ impl TryFrom<String> for Digest {
     type Error = InvalidName;
     fn try_from(text: String) -> Result<Self, InvalidName> {
         text.parse()
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> String {
-        digest.to_string()
     }
 }
 

@@ -64,6 +64,11 @@ macro_rules! text_newtype {
                 name.as_str().to_owned()
             }
         }
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
@@ -92,8 +97,8 @@ macro_rules! text_newtype {
 pub(crate) use text_newtype;
 
 /// The name a module is stored and called under: a DNS label that is not in UUID form.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ModuleName(Box<str>);
 
 impl ModuleName {
@@ -109,8 +114,8 @@ text_newtype!(
 );
 
 /// A name for one version of a module. `latest` parses here; that it is ours is the registry's rule.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Tag(Box<str>);
 
 impl Tag {
@@ -135,8 +140,8 @@ text_newtype!(
 );
 
 /// The owner of modules and state: a DNS label. `default` is the tenant whose subjects carry no tenant token.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Tenant(Box<str>);
 
 impl Tenant {
@@ -157,8 +162,8 @@ text_newtype!(
 );
 
 /// The name of a binding: a DNS label.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct BindingName(Box<str>);
 
 impl BindingName {
@@ -180,8 +185,8 @@ impl Default for Tenant {
 }
 
 /// The id of one request: a UUIDv7 of ours, or the caller's idempotency key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct JobId(Arc<str>);
 
 impl JobId {
@@ -214,8 +219,8 @@ text_newtype!(
 );
 
 /// The id of one worker process, new at every start; unique in a fleet.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct WorkerId(Box<str>);
 
 impl WorkerId {

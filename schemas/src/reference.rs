@@ -110,8 +110,8 @@ impl schemars::JsonSchema for Reference {
 }
 
 /// An export's name: any text without control characters, at most 256 bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct FunctionName(Box<str>);
 
 impl FunctionName {

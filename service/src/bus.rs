@@ -21,6 +21,7 @@ use crate::http;
 use crate::http::caller::{Asking, refusal};
 use crate::http::inboxes::Inboxes;
 use crate::queue::calls;
+use crate::trace_context::TraceParent;
 
 /// How long to look for a worker, or for NATS itself, before giving up: a restart takes less.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -34,12 +35,28 @@ const QUESTION_WAIT: Duration = Duration::from_secs(10);
 pub struct Request {
     /// The full subject.
     pub subject: String,
-    /// The headers; may be empty.
+    /// The trace that it belongs to, which becomes a header where it travels as a message.
+    pub trace: Option<TraceParent>,
+    /// The other headers; may be empty.
     pub headers: HeaderMap,
     /// The body.
     pub payload: Bytes,
     /// How long to wait for the reply.
     pub timeout: Duration,
+}
+
+impl Request {
+    /// All headers, as a message has them.
+    pub fn all_headers(&self) -> HeaderMap {
+        with_trace(self.headers.clone(), self.trace)
+    }
+}
+
+fn with_trace(mut headers: HeaderMap, trace: Option<TraceParent>) -> HeaderMap {
+    if let Some(trace) = trace {
+        trace.write(&mut headers);
+    }
+    headers
 }
 
 /// What a worker answered.
@@ -56,12 +73,21 @@ pub struct Reply {
 pub struct HttpRequest {
     /// The full subject.
     pub subject: String,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceParent>,
     /// What it asks for besides; may be empty.
     pub headers: HeaderMap,
     /// The request, whose URI has an authority.
     pub request: http::Request,
     /// How long to wait for the response's head.
     pub timeout: Duration,
+}
+
+impl HttpRequest {
+    /// All that it asks for besides the request, as the headers of a message.
+    pub fn facts(&self) -> HeaderMap {
+        with_trace(self.headers.clone(), self.trace)
+    }
 }
 
 /// A response whose body comes as it is read, or a worker's refusal. Dropping it, or the future that it comes from,
@@ -276,6 +302,7 @@ impl NatsBus {
             headers.insert(WAIT_MS, wait.as_millis().to_string());
             let question = Request {
                 subject: subject.to_owned(),
+                trace: None,
                 headers,
                 payload: Bytes::new(),
                 timeout: wait,
@@ -297,7 +324,7 @@ impl NatsBus {
             return Err(BusError::Disconnected);
         }
         let message = async_nats::Request::new()
-            .headers(request.headers.clone())
+            .headers(request.all_headers())
             .payload(request.payload.clone())
             .timeout(Some(deadline.saturating_duration_since(Instant::now())));
         let reply = self.client.send_request(request.subject.clone(), message).await;

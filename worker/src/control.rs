@@ -353,6 +353,7 @@ impl Server {
         }
         let request = Request {
             subject: subject.into_string(),
+            trace: None,
             headers: headers.unwrap_or_default(),
             payload,
             timeout: Default::default(),

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use async_nats::HeaderMap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
@@ -62,7 +61,15 @@ impl Door {
             Ok(endpoint @ (Endpoint::Invoke | Endpoint::InvokeRaw(..))) => {
                 self.invoke(endpoint, request).await
             }
-            _ => self.control(request).await,
+            _ => {
+                let (headers, trace) = (request.all_headers(), None);
+                let request = Request {
+                    headers,
+                    trace,
+                    ..request
+                };
+                self.control(request).await
+            }
         }
     }
 
@@ -79,8 +86,9 @@ impl Door {
             let text = format!("there is no endpoint {:?}", request.subject);
             return Err(ErrorBody::new(ErrorCode::InvalidRequest, text));
         };
-        let (call, ended, answering) =
+        let (mut call, ended, answering) =
             http::call(reference, &request.headers, request.request, Instant::now())?;
+        call.trace = request.trace;
         let (tell, told) = oneshot::channel();
         let waiting = HttpWaiting::after_first_turn(ended, answering, tell);
         self.executors.dispatch_here(Arrival::Http(call, waiting))?;
@@ -94,10 +102,10 @@ impl Door {
 
     async fn invoke(&self, endpoint: Endpoint, request: Request) -> Reply {
         let (reply, replied) = oneshot::channel();
-        let headers: HeaderMap = request.headers;
         let arrival = Arrival::Message {
             endpoint,
-            headers,
+            trace: request.trace,
+            headers: request.headers,
             payload: request.payload,
             reply,
         };

@@ -322,7 +322,7 @@ async fn start_executors(
 fn count_calls(tallies: Tallies) -> CountRequests {
     Arc::new(move |endpoint| match endpoint {
         EndpointName::Invoke => tallies.counts(&[Form::Json]),
-        EndpointName::InvokeRaw => tallies.counts(&[Form::Raw, Form::Bare]),
+        EndpointName::InvokeRaw => tallies.counts(&[Form::Raw, Form::Bare, Form::Traced]),
         EndpointName::Http => tallies.counts(&[Form::Http]),
         _ => EndpointCounts::default(),
     })

@@ -73,6 +73,7 @@ impl Nats {
     ) -> Result<Reply, BusError> {
         let request = Request {
             subject: self.subjects.endpoint(&endpoint),
+            trace: None,
             headers: HeaderMap::new(),
             payload,
             timeout,

@@ -30,16 +30,17 @@ use crate::problem::Problem;
 use crate::workers::{Question, unreadable};
 
 /// The HTTP name of the idempotency key.
-const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
-/// What of a raw call's headers goes on to the worker.
-const PASSED_ON: [&str; 4] = [
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// What of a raw call's headers goes on to the worker. Any of them has it tell what came of the call.
+const PASSED_ON: [&str; 5] = [
+    header::FACTS,
     header::TIMEOUT_MS,
     header::WAIT_MS,
     header::FUEL,
     header::MEMORY_MB,
 ];
-/// What of a worker's headers goes back to the client begins so.
-const FACT_PREFIX: &str = "wess-";
+/// What a caller asks for of Wess, and what of a worker's headers goes back to it, begins so.
+const OUR_PREFIX: &str = "wess-";
 
 /// `POST /v1/invoke`
 pub async fn invocation(
@@ -128,6 +129,9 @@ async fn raw(
 
 /// What the headers ask for, checked here so that a wrong one costs no hop.
 pub(super) fn asked(headers: &HeaderMap) -> Result<CallHeaders, Problem> {
+    if !names_ours(headers) {
+        return Ok(CallHeaders::default());
+    }
     let asked = CallHeaders::read(|name| match name {
         // Told by another name over HTTP, and by no name at all: clients there have no way to upload.
         header::MSG_ID | header::INPUT_REF => None,
@@ -138,7 +142,15 @@ pub(super) fn asked(headers: &HeaderMap) -> Result<CallHeaders, Problem> {
     Ok(asked)
 }
 
+/// Whether any header is Wess's. Most calls have none, and looking each up by its name costs more than all else here.
+fn names_ours(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with(OUR_PREFIX))
+}
+
 pub(super) fn passed_on(headers: &HeaderMap) -> Result<Vec<(&'static str, &str)>, Problem> {
+    if !names_ours(headers) {
+        return Ok(Vec::new());
+    }
     let given = PASSED_ON
         .iter()
         .filter_map(|name| Some((*name, headers.get(*name)?)));
@@ -156,7 +168,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<JobId>, Prob
     };
     let key = key.to_str().unwrap_or_default().parse();
     key.map(Some)
-        .map_err(|invalid: InvalidName| Problem::invalid(format!("header {IDEMPOTENCY_KEY}: {invalid}")))
+        .map_err(|invalid: InvalidName| Problem::invalid(format!("header Idempotency-Key: {invalid}")))
 }
 
 /// A reference as the value of a header.
@@ -195,6 +207,6 @@ fn facts(reply: &Facts) -> HeaderMap {
 
 fn is_fact(name: &HeaderName) -> bool {
     let ours =
-        name.as_str().starts_with(FACT_PREFIX) && !name.as_str().eq_ignore_ascii_case(header::OUTPUT_REF);
+        name.as_str().starts_with(OUR_PREFIX) && !name.as_str().eq_ignore_ascii_case(header::OUTPUT_REF);
     ours || name == CONTENT_TYPE
 }

@@ -112,8 +112,22 @@ async fn a_trace_goes_on_from_the_caller_and_begins_without_one() {
         "",
     )
     .await;
-    let sent = header(&workers.asked(), "traceparent").unwrap().to_owned();
+    let sent = workers.asked().trace.unwrap().to_string();
     assert!(sent.starts_with(&caller[..36]) && sent != caller, "{sent}");
+}
+
+#[tokio::test]
+async fn facts_are_asked_for_when_the_caller_does() {
+    let workers = Workers::answering(|_| Ok(raw("", &[])));
+    let house = House::start(workers.clone()).await;
+    let path = "/v1/modules/a/invoke";
+    send(house.address, "POST", path, &[("Accept", "*/*")], "").await;
+    assert!(workers.asked().headers.is_empty(), "{:?}", workers.asked());
+
+    let workers = Workers::answering(|_| Ok(raw("", &[])));
+    let house = House::start(workers.clone()).await;
+    send(house.address, "POST", path, &[("wess-facts", "all")], "").await;
+    assert_eq!(header(&workers.asked(), header::FACTS), Some("all"));
 }
 
 #[tokio::test]

@@ -34,8 +34,8 @@ impl Asking {
     pub async fn new(inboxes: &Inboxes, request: HttpRequest) -> Result<Self, ErrorBody> {
         let inline_bytes = inboxes.client().max_payload() / 2;
         let deadline = Instant::now() + request.timeout;
+        let mut facts = request.facts();
         let (head, body) = request.request.into_parts();
-        let mut facts = request.headers;
         write_request(&head, &mut facts);
         facts.insert(HTTP_WINDOW, WINDOW_BYTES.to_string());
         let gathered = Gathered::new(body, inline_bytes).map_err(|broken| broken.0)?;

@@ -18,6 +18,7 @@ fn request(payload: impl Into<Bytes>, timeout: Duration) -> Request {
     headers.insert("Wess-Fuel", "7");
     Request {
         subject: "wess.invoke".into(),
+        trace: None,
         headers,
         payload: payload.into(),
         timeout,

@@ -19,7 +19,7 @@ use wess_service::nats::leave;
 use super::Host;
 use super::run::{Delivered, ended};
 use crate::call::{CallResult, Finished};
-use crate::endpoints::invoke::Form;
+use crate::endpoints::invoke::{self, Form};
 use crate::executor::Arrival;
 
 /// Messages of one binding in hand at once, on one worker. What they hold together is bounded by the executors.
@@ -174,10 +174,7 @@ impl Bound {
         };
         self.count(&result);
         if let Some(reply) = reply {
-            let form = match message.headers.is_some_and(|headers| !headers.is_empty()) {
-                true => Form::Raw,
-                false => Form::Bare,
-            };
+            let form = invoke::raw_form(message.headers.as_ref());
             self.host.reply(form, reply, result).await;
         }
     }

@@ -28,22 +28,33 @@ pub enum Form {
     Raw,
     /// As raw, asked without any headers: the reply has only those that change what its bytes mean.
     Bare,
+    /// As bare, asked with a trace alone: the reply says too of what media type results are.
+    Traced,
     /// An HTTP request in, its response out: bodies that nobody holds whole.
     Http,
 }
 
 impl Form {
     /// How many there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 }
 
 /// The form that a request asks for.
 pub fn form(endpoint: &Endpoint, headers: Option<&HeaderMap>) -> Form {
     match endpoint {
-        Endpoint::InvokeRaw(..) if headers.is_some_and(|headers| !headers.is_empty()) => Form::Raw,
-        Endpoint::InvokeRaw(..) => Form::Bare,
+        Endpoint::InvokeRaw(..) => raw_form(headers),
         Endpoint::Http(_) => Form::Http,
         _ => Form::Json,
+    }
+}
+
+/// The form that a request for a raw reply asks for: who says anything but its trace wants to know what came of it.
+pub fn raw_form(headers: Option<&HeaderMap>) -> Form {
+    match headers {
+        None => Form::Bare,
+        Some(headers) if headers.is_empty() => Form::Bare,
+        Some(headers) if headers.len() == 1 && headers.get(header::TRACEPARENT).is_some() => Form::Traced,
+        Some(_) => Form::Raw,
     }
 }
 
@@ -250,7 +261,7 @@ pub fn outcome(finished: Finished, output: Output, worker: &WorkerId) -> Outcome
 pub fn reply(form: Form, finished: Finished, output: Output, worker: &WorkerId) -> Reply {
     match form {
         Form::Json => json_reply(&outcome(finished, output, worker)),
-        Form::Raw | Form::Bare | Form::Http => {
+        Form::Raw | Form::Bare | Form::Traced | Form::Http => {
             let facts = Facts {
                 job_id: &finished.job_id,
                 digest: finished.module.digest,
@@ -301,6 +312,9 @@ fn raw_reply(form: Form, facts: &Facts<'_>, output: Output) -> Reply {
     {
         headers.insert(HeaderName::from_static(header::EXIT_CODE), exit_code.to_string());
     }
+    if facts.results.is_some() && form != Form::Bare {
+        headers.insert(HeaderName::from_static(header::CONTENT_TYPE), "application/json");
+    }
     let payload = match (output, facts.results) {
         (Output::Stored(reference), _) => {
             // A reference always serializes: it holds nothing but text and a number.
@@ -328,9 +342,6 @@ fn write_facts(facts: &Facts<'_>, headers: &mut HeaderMap) {
     if let Some(fuel) = stats.fuel {
         fact(header::FUEL_USED, fuel.to_string());
     }
-    if facts.results.is_some() {
-        fact(header::CONTENT_TYPE, "application/json".into());
-    }
 }
 
 /// What of an answer goes as bytes: its output, or results that would not fit into a message, as JSON.
@@ -345,7 +356,7 @@ pub fn take_output(form: Form, finished: &mut Finished, inline_bytes: usize) -> 
     let results = std::mem::take(results);
     match form {
         // That there were results still says what the bytes are.
-        Form::Raw | Form::Bare | Form::Http => Some(typed::raw_output(&results)),
+        Form::Raw | Form::Bare | Form::Traced | Form::Http => Some(typed::raw_output(&results)),
         Form::Json => {
             answer.results = None;
             Some(serde_json::Value::Array(results).to_string().into_bytes())
@@ -381,7 +392,7 @@ pub fn fits(form: Form, output: &[u8], inline_bytes: usize) -> bool {
 /// What an output takes in a reply, in bytes.
 fn size_bytes(form: Form, output: &[u8]) -> usize {
     let body = match (form, std::str::from_utf8(output)) {
-        (Form::Raw | Form::Bare | Form::Http, _) => output.len(),
+        (Form::Raw | Form::Bare | Form::Traced | Form::Http, _) => output.len(),
         (Form::Json, Ok(text)) => text.bytes().map(escaped_bytes).sum(),
         (Form::Json, Err(_)) => output.len().div_ceil(3) * 4,
     };

@@ -37,6 +37,7 @@ use wess_service::lifecycle::{Failure, Lifecycle};
 use wess_service::nats::NatsConfig;
 use wess_service::queue::overdue::Overdue;
 use wess_service::secrets::OpeningKeys;
+use wess_service::trace_context::TraceParent;
 
 use crate::call::{Call, CallResult, QueuedResult};
 use crate::endpoints::http::HttpWaiting;
@@ -105,7 +106,9 @@ pub enum Arrival {
     Message {
         /// What it asks for: one of the invoke endpoints.
         endpoint: Endpoint,
-        /// Its headers.
+        /// The trace that it belongs to.
+        trace: Option<TraceParent>,
+        /// Its other headers.
         headers: HeaderMap,
         /// Its body.
         payload: Bytes,

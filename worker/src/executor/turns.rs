@@ -304,13 +304,19 @@ impl Executor {
             }
             Arrival::Message {
                 endpoint,
+                trace,
                 headers,
                 payload,
                 reply,
             } => {
-                let responder = Responder::Door(invoke::form(&endpoint, Some(&headers)), reply);
-                let call = invoke::parse(endpoint, Some(&headers), payload, Instant::now());
-                self.take_call(call, responder, None);
+                let headers = Some(headers).filter(|headers| !headers.is_empty());
+                let form = match invoke::form(&endpoint, headers.as_ref()) {
+                    Form::Bare if trace.is_some() => Form::Traced,
+                    form => form,
+                };
+                let call = invoke::parse(endpoint, headers.as_ref(), payload, Instant::now());
+                let call = call.map(|call| Call { trace, ..call });
+                self.take_call(call, Responder::Door(form, reply), None);
             }
         }
     }

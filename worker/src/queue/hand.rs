@@ -282,6 +282,7 @@ impl Taker {
         }
         let request = Request {
             subject: hand.call.subject.clone(),
+            trace: None,
             headers,
             payload: hand.call.payload.clone(),
             timeout: Duration::default(),

@@ -88,6 +88,7 @@ async fn questions_about_modules_are_answered_through_both_doors() {
     );
     let request = Request {
         subject: "wess.modules.get.hello".into(),
+        trace: None,
         headers: HeaderMap::new(),
         payload: "".into(),
         timeout: wess_harness::DEADLINE,
