@@ -82,8 +82,8 @@ def without(item, *keys):
 
 
 def words(path):
-    """A figure's name for people: `("cpu_us", "nats")` is `CPU µs: nats`."""
-    return ": ".join(word(key) for key in path)
+    """A figure's name for people: `("cpu_us", "nats")` is `CPU µs: nats`, and what is called as it is above is that."""
+    return ": ".join(dict.fromkeys(word(key) for key in path))
 
 
 def word(key):
