@@ -113,7 +113,13 @@ def number(path, value):
         return f"{value:.0f}"
     if any(key.endswith(("_us", "_percent")) for key in path) or path[-1] == "percent":
         return f"{value:.1f}"
-    return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+    if abs(value) >= 100 or (value.is_integer() and not is_ratio(path)):
+        return f"{value:.0f}"
+    return f"{value:.2f}" if abs(value) >= 0.01 or value == 0 else f"{value:.1g}"
+
+
+def is_ratio(path):
+    return path[-1] == "ratio" or path[0].startswith("of_")
 
 
 def size(count):
@@ -135,7 +141,7 @@ def markdown(titles, rows):
 def table(found):
     """Lines as one table: a column for each figure that any of them has, in the order of first sight, ratios beside rates."""
     paths = list(dict.fromkeys(path for line in found for path, value in line.items() if value is not None))
-    ratios = [path for path in paths if path[-1] == "ratio" or path[0].startswith("of_")]
+    ratios = [path for path in paths if is_ratio(path)]
     if ("calls_per_s",) in paths:
         paths = [path for path in paths if path not in ratios]
         paths[(at := paths.index(("calls_per_s",)) + 1):at] = ratios

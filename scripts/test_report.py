@@ -57,6 +57,9 @@ class Tables(unittest.TestCase):
         self.assertEqual(report.number(("wasm_bytes",), 307), "307 B")
         self.assertEqual(report.words(("modules", "first_call_us")), "modules: first call µs")
         self.assertEqual(report.number(("first_us",), 2826), "2826")
+        self.assertEqual(report.number(("seconds",), 20.0), "20")
+        self.assertEqual(report.number(("of_serve",), 1.0), "1.00")
+        self.assertEqual(report.number(("fresh", "ratio"), 0.000634), "0.0006")
 
     def test_a_name_with_a_bar_does_not_split_its_cell(self):
         self.assertIn(r"a \| b", report.table([{("what",): "a | b"}]))
