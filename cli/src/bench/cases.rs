@@ -8,6 +8,7 @@ use async_nats::{Client, Subject};
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::goals::Goal;
 use super::load::{Generator, Load, Measured};
 use super::usage::cpu_us;
 
@@ -93,6 +94,21 @@ impl Plan {
         let measurements = IN_FLIGHT.len() as u64 * BYTES.len() as u64 * 2 * self.rounds;
         self.total / u32::try_from(measurements).unwrap_or(u32::MAX)
     }
+}
+
+/// How much of the echo's rate the worker should reach with so many calls of so many bytes in flight.
+const GOALS: [(usize, usize, f64); 2] = [(50, 64, 0.80), (256, 64, 0.60)];
+
+/// What these cases are held against.
+pub fn goals(cases: &[Case]) -> Vec<Goal> {
+    let goal = |(in_flight, bytes, goal)| {
+        let case = cases
+            .iter()
+            .find(|case| (case.in_flight, case.bytes) == (in_flight, bytes))?;
+        let what = format!("rate at {in_flight} in flight, of echo");
+        Some(Goal::at_least(what, goal, case.ratio))
+    };
+    GOALS.into_iter().filter_map(goal).collect()
 }
 
 /// How many cases there are.

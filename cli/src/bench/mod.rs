@@ -4,6 +4,7 @@
 
 mod cases;
 mod echo;
+mod goals;
 mod load;
 mod modules;
 mod processes;
@@ -146,6 +147,7 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Report {
         cores,
+        goals: cases::goals(&cases),
         cases,
         idle,
         modules,

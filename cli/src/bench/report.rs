@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::cases::{Case, Sample};
+use super::goals::{self, Goal};
 use super::modules::Cached;
 use super::usage::Memory;
 use crate::output;
@@ -18,6 +19,8 @@ pub struct Report {
     pub idle: Option<Memory>,
     /// Many modules, and a restart. Only with a server of our own.
     pub modules: Option<Cached>,
+    /// What this should have come to.
+    pub goals: Vec<Goal>,
 }
 
 impl Report {
@@ -25,14 +28,14 @@ impl Report {
     pub fn text(&self) -> String {
         let calls = output::table(COLUMNS, self.rows());
         let facts = output::table(["MEASURED", ""], self.facts());
-        format!("{calls}\n\n{facts}")
+        goals::text_below(format!("{calls}\n\n{facts}"), &self.goals)
     }
 
     /// The same as Markdown.
     pub fn markdown(&self) -> String {
         let calls = output::markdown(COLUMNS, self.rows());
         let facts = output::markdown(["measured", ""], self.facts());
-        format!("{calls}\n\n{facts}")
+        goals::markdown_below(format!("{calls}\n\n{facts}"), &self.goals)
     }
 
     fn rows(&self) -> Vec<[String; 10]> {
@@ -58,7 +61,7 @@ impl Report {
     }
 }
 
-/// A report that is one table, for people and as Markdown alike.
+/// A report that is one table, with its goals below, for people and as Markdown alike.
 pub trait Table<const N: usize> {
     /// What stands above its columns.
     const COLUMNS: [&str; N];
@@ -66,14 +69,19 @@ pub trait Table<const N: usize> {
     /// Its lines.
     fn rows(&self) -> Vec<[String; N]>;
 
+    /// What it is held against.
+    fn goals(&self) -> &[Goal] {
+        &[]
+    }
+
     /// For people.
     fn text(&self) -> String {
-        output::table(Self::COLUMNS, self.rows())
+        goals::text_below(output::table(Self::COLUMNS, self.rows()), self.goals())
     }
 
     /// The same as Markdown.
     fn markdown(&self) -> String {
-        output::markdown(Self::COLUMNS, self.rows())
+        goals::markdown_below(output::markdown(Self::COLUMNS, self.rows()), self.goals())
     }
 }
 
@@ -150,6 +158,7 @@ mod tests {
             cases: vec![case],
             idle: None,
             modules: None,
+            goals: Vec::new(),
         };
         let [echo, worker] = report.rows().try_into().unwrap();
         assert_eq!(
