@@ -12,6 +12,7 @@ use wess_service::telemetry::TelemetryOptions;
 use wess_worker::WorkerOptions;
 
 use super::Output;
+use super::peer::Peer;
 
 /// `wess up`.
 #[derive(Args)]
@@ -88,6 +89,9 @@ pub struct BenchArgs {
     /// Measure behind this server, which asks for no credentials; then no modules are stored in numbers.
     #[arg(long, value_name = "URL")]
     pub nats: Option<String>,
+    /// Measure this responder as well, which answers in upper case there; with its process, what that takes too. May be repeated.
+    #[arg(long = "peer", value_name = "NAME=SUBJECT[@PID]", requires = "nats")]
+    pub peers: Vec<Peer>,
     /// Which nats-server to start.
     #[arg(long, env = "WESS_NATS_SERVER", value_name = "FILE")]
     pub nats_server: Option<PathBuf>,

@@ -2,6 +2,7 @@
 //!
 //! Leaves nothing behind: processes, folder and modules go with the run.
 
+mod bare;
 mod cases;
 mod echo;
 mod goals;
@@ -13,6 +14,7 @@ mod rig;
 mod serve;
 mod socket;
 mod stream;
+mod turns;
 mod usage;
 
 use std::process::ExitCode;
@@ -23,8 +25,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use wess_schemas::subject::Endpoint;
 use wess_schemas::{ModuleName, Reference};
+use wess_worker::guest::BarePlugin;
 
-use crate::args::{BenchArgs, BenchAxumArgs, BenchEchoArgs, Output, Scenario};
+use crate::args::{BenchArgs, BenchAxumArgs, BenchEchoArgs, Output, Peer, Scenario};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output;
@@ -167,13 +170,15 @@ async fn measure_calls(rig: &Rig, args: &BenchArgs, bar: &ProgressBar) -> anyhow
         echo: Responder {
             subject: ECHO.into(),
             answer: <[u8]>::to_vec,
-            pid: rig.echo.pid(),
+            pid: Some(rig.echo.pid()),
         },
         worker: Responder {
             subject: subject.into(),
             answer: <[u8]>::to_ascii_uppercase,
-            pid: rig.worker.pid(),
+            pid: Some(rig.worker.pid()),
         },
+        bare: BarePlugin::new(&modules::upper(0)?)?,
+        peers: args.peers.iter().map(peer).collect(),
         nats_pid: rig.nats_pid(),
     };
     let plan = Plan {
@@ -183,4 +188,13 @@ async fn measure_calls(rig: &Rig, args: &BenchArgs, bar: &ProgressBar) -> anyhow
     let cases = cases::measure(client, &field, plan, || bar.inc(1)).await;
     transport.delete(module).await?;
     cases
+}
+
+fn peer(peer: &Peer) -> (String, Responder) {
+    let responder = Responder {
+        subject: peer.subject.clone().into(),
+        answer: <[u8]>::to_ascii_uppercase,
+        pid: peer.pid,
+    };
+    (peer.name.clone(), responder)
 }
