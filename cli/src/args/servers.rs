@@ -66,6 +66,7 @@ Examples:
   wess bench
   wess bench --scenario socket                        the seed protocol of `wess up --socket`
   wess bench --scenario http                          a component that serves HTTP, beside `wasmtime serve`
+  wess bench --scenario tail                          what short calls notice of guests that burn
   wess bench --seconds 20 -o json > bench.json
   setsid sh -c 'echo -19 > /proc/self/autogroup; exec wess bench'     shielded from other work
 It starts a nats-server, an echo and a worker of its own, in a temporary folder, and leaves nothing.
@@ -123,6 +124,14 @@ pub enum Scenario {
     Socket,
     /// A component that serves HTTP, against `wasmtime serve`.
     Http,
+    /// Kinds of guests and calls beside each other, and beside the bare echo.
+    Guests,
+    /// A guest that computes, on one executor and on two, whatever --executors says.
+    Scaling,
+    /// Short calls beside guests that burn for long.
+    Tail,
+    /// Instances that serve several calls, against fresh ones and the bare echo.
+    Reuse,
 }
 
 /// `wess child`.

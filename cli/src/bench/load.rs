@@ -34,12 +34,15 @@ pub struct Load {
 pub enum Expected {
     /// These bytes.
     Exactly(Bytes),
+    /// Something with these bytes in it.
+    Holding(Bytes),
 }
 
 impl Expected {
     fn is_met_by(&self, answer: &[u8]) -> bool {
         match self {
             Self::Exactly(bytes) => answer == bytes,
+            Self::Holding(bytes) => memchr::memmem::find(answer, bytes).is_some(),
         }
     }
 }
@@ -139,8 +142,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_met_whole() {
+    fn an_answer_is_met_whole_or_by_what_it_holds() {
         let exactly = Expected::Exactly("AB".into());
         assert!(exactly.is_met_by(b"AB") && !exactly.is_met_by(b"ABC"));
+        let holding = Expected::Holding("AB".into());
+        assert!(holding.is_met_by(b"xABx") && !holding.is_met_by(b"A"));
     }
 }

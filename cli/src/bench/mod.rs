@@ -3,17 +3,22 @@
 //! Leaves nothing behind: processes, folder and modules go with the run.
 
 mod bare;
+mod burner;
 mod cases;
 mod echo;
 mod goals;
+mod guests;
 mod load;
 mod modules;
 mod processes;
 mod report;
+mod reuse;
 mod rig;
+mod scaling;
 mod serve;
 mod socket;
 mod stream;
+mod tail;
 mod turns;
 mod usage;
 
@@ -89,11 +94,39 @@ async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
                     let report = measure_http(&args).await?;
                     print(&args, &report, HttpReport::text, HttpReport::markdown)
                 }
+                Scenario::Guests => {
+                    let measure = async |bar: ProgressBar| guests::measure(&args, || bar.inc(1)).await;
+                    show(&args, guests::COUNT, measure).await
+                }
+                Scenario::Scaling => {
+                    let measure = async |bar: ProgressBar| scaling::measure(&args, || bar.inc(1)).await;
+                    show(&args, scaling::COUNT, measure).await
+                }
+                Scenario::Tail => {
+                    let measure = async |bar: ProgressBar| tail::measure(&args, || bar.inc(1)).await;
+                    show(&args, tail::COUNT, measure).await
+                }
+                Scenario::Reuse => {
+                    let measure = async |bar: ProgressBar| reuse::measure(&args, || bar.inc(1)).await;
+                    show(&args, reuse::COUNT, measure).await
+                }
             }
         } => printed,
         // Dropping what is underway ends the processes and removes the folder.
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
     }
+}
+
+/// Measures a scenario that is one table, of which each round has so many measurements, and prints it.
+async fn show<const N: usize, R: Table<N> + Serialize>(
+    args: &BenchArgs,
+    count: u64,
+    measure: impl AsyncFnOnce(ProgressBar) -> anyhow::Result<R>,
+) -> anyhow::Result<()> {
+    let bar = bar(args.rounds * count)?;
+    let report = measure(bar.clone()).await?;
+    bar.finish_and_clear();
+    print(args, &report, R::text, R::markdown)
 }
 
 fn print<R: Serialize>(

@@ -47,6 +47,25 @@ impl Turns {
         Ok(Self { generator, nats_pid })
     }
 
+    /// A turn for each, so many times, with so many calls in flight; each one's samples, a round's at the same place in all.
+    /// `done` is called after each turn.
+    pub async fn rounds(
+        &mut self,
+        contenders: &[Contender],
+        in_flight: usize,
+        (rounds, each): (u64, Duration),
+        done: &mut impl FnMut(),
+    ) -> anyhow::Result<Vec<Vec<Sample>>> {
+        let mut samples = vec![Vec::new(); contenders.len()];
+        for _ in 0..rounds {
+            for (contender, samples) in contenders.iter().zip(&mut samples) {
+                samples.push(self.turn(contender, in_flight, each).await?);
+                done();
+            }
+        }
+        Ok(samples)
+    }
+
     /// One turn, the first part of it unmeasured.
     pub async fn turn(
         &mut self,

@@ -154,3 +154,79 @@ fn http_is_measured_beside_wasmtime_serve_and_leaves_nothing_behind() {
         assert!(case["of_serve"].as_f64().unwrap() > 0.0, "{case}");
     }
 }
+
+#[test]
+fn kinds_of_guests_are_measured_beside_the_echo_and_the_tiny_one() {
+    let report = measured(&["--scenario", "guests"]);
+    let cases = report["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 10);
+    for case in cases {
+        assert!(case["sample"]["calls_per_s"].as_f64().unwrap() > 0.0, "{case}");
+        assert!(case["of_echo"].as_f64().unwrap() > 0.0, "{case}");
+        let is_tiny = case["what"] == "tiny plugin, raw";
+        assert_eq!(case["of_tiny"] == 1.0, is_tiny, "{case}");
+    }
+    assert_eq!(goals(&report), []);
+}
+
+#[test]
+fn two_executors_are_measured_beside_one() {
+    let report = measured(&["--scenario", "scaling"]);
+    let executors: Vec<_> = report["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|case| case["executors"].as_u64().unwrap())
+        .collect();
+    assert_eq!(executors, [1, 2]);
+    let ratio = report["cases"][1]["ratio"].as_f64().unwrap();
+    assert_eq!(goals(&report), [(1.8, true, ratio)]);
+    assert!(report["burn_us"].as_f64().unwrap() > 20.0, "{report}");
+}
+
+#[test]
+fn short_calls_are_measured_beside_burners_and_burners_beside_them() {
+    let report = measured(&["--scenario", "tail"]);
+    let of = |what: &str| report[what].as_f64().unwrap();
+    let of_core = report["burners"]["of_core"].as_f64().unwrap();
+    assert_eq!(
+        goals(&report),
+        [
+            (0.85, true, of("rate_ratio")),
+            (2.0, false, of("p99_ratio")),
+            (0.4, true, of_core)
+        ]
+    );
+    // So short a run may see none of them end; all that end are checked.
+    let burners = &report["burners"];
+    assert!(
+        burners["answered"].is_u64() && burners["at_once"] == 4,
+        "{burners}"
+    );
+    for who in ["quiet", "beside"] {
+        assert!(report[who]["calls_per_s"].as_f64().unwrap() > 0.0, "{who}");
+    }
+}
+
+#[test]
+fn reused_instances_are_measured_beside_fresh_ones_and_the_echo() {
+    let report = measured(&["--scenario", "reuse"]);
+    let cases = report["cases"].as_array().unwrap();
+    let shape: Vec<_> = cases
+        .iter()
+        .map(|case| {
+            (
+                case["guest"].as_str().unwrap(),
+                case["in_flight"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    let expected = [("upper", 50), ("greeter", 50), ("upper", 256), ("greeter", 256)];
+    assert_eq!(shape, expected);
+    for case in cases {
+        for ratio in ["fresh_of_echo", "reused_of_echo", "reused_of_fresh"] {
+            assert!(case[ratio].as_f64().unwrap() > 0.0, "{case}");
+        }
+    }
+    assert_eq!(goals(&report).len(), 2);
+}
