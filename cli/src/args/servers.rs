@@ -12,6 +12,7 @@ use wess_service::telemetry::TelemetryOptions;
 use wess_worker::WorkerOptions;
 
 use super::Output;
+use super::peer::Peer;
 
 /// `wess up`.
 #[derive(Args)]
@@ -65,6 +66,7 @@ Examples:
   wess bench
   wess bench --scenario socket                        the seed protocol of `wess up --socket`
   wess bench --scenario http                          a component that serves HTTP, beside `wasmtime serve`
+  wess bench --scenario tail                          what short calls notice of guests that burn
   wess bench --seconds 20 -o json > bench.json
   setsid sh -c 'echo -19 > /proc/self/autogroup; exec wess bench'     shielded from other work
 It starts a nats-server, an echo and a worker of its own, in a temporary folder, and leaves nothing.
@@ -88,6 +90,9 @@ pub struct BenchArgs {
     /// Measure behind this server, which asks for no credentials; then no modules are stored in numbers.
     #[arg(long, value_name = "URL")]
     pub nats: Option<String>,
+    /// Measure this responder as well, which answers in upper case there; with its process, what that takes too. May be repeated.
+    #[arg(long = "peer", value_name = "NAME=SUBJECT[@PID]", requires = "nats")]
+    pub peers: Vec<Peer>,
     /// Which nats-server to start.
     #[arg(long, env = "WESS_NATS_SERVER", value_name = "FILE")]
     pub nats_server: Option<PathBuf>,
@@ -119,6 +124,14 @@ pub enum Scenario {
     Socket,
     /// A component that serves HTTP, against `wasmtime serve`.
     Http,
+    /// Kinds of guests and calls beside each other, and beside the bare echo.
+    Guests,
+    /// A guest that computes, on one executor and on two, whatever --executors says.
+    Scaling,
+    /// Short calls beside guests that burn for long.
+    Tail,
+    /// Instances that serve several calls, against fresh ones and the bare echo.
+    Reuse,
 }
 
 /// `wess child`.

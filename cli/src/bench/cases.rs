@@ -4,12 +4,15 @@
 
 use std::time::Duration;
 
+use anyhow::bail;
 use async_nats::{Client, Subject};
-use bytes::Bytes;
 use serde::Serialize;
+use wess_worker::guest::BarePlugin;
 
-use super::load::{Generator, Load, Measured};
-use super::usage::cpu_us;
+use super::bare;
+use super::goals::Goal;
+use super::load::{Expected, Measured};
+use super::turns::{Contender, Turns, ratio};
 
 /// How many calls are in flight.
 const IN_FLIGHT: [usize; 3] = [1, 50, 256];
@@ -18,6 +21,9 @@ const BYTES: [usize; 2] = [64, 1024];
 /// What of each measurement's time is spent before it, unmeasured.
 pub const WARM_UP: f64 = 0.1;
 
+/// How long the bare call takes of what another's turn takes: its time is counted exactly, so that little of it is enough.
+const BARE_TURN: f64 = 0.25;
+
 /// Somebody who answers.
 #[derive(Debug, Clone)]
 pub struct Responder {
@@ -25,17 +31,20 @@ pub struct Responder {
     pub subject: Subject,
     /// What it makes of lower-case letters.
     pub answer: fn(&[u8]) -> Vec<u8>,
-    /// Its process.
-    pub pid: u32,
+    /// Its process, when that is known.
+    pub pid: Option<u32>,
 }
 
 /// Who is measured.
-#[derive(Debug, Clone)]
 pub struct Field {
     /// The bare one.
     pub echo: Responder,
     /// Ours.
     pub worker: Responder,
+    /// What ours runs, called by Wasmtime alone.
+    pub bare: BarePlugin,
+    /// Others that answer as ours does, by their names.
+    pub peers: Vec<(String, Responder)>,
     /// The server's process, when it is one of this machine.
     pub nats_pid: Option<u32>,
 }
@@ -52,6 +61,23 @@ pub struct Case {
     /// Ours.
     pub worker: Sample,
     /// Our rate as a part of the bare one's: the median of the rounds' ratios.
+    pub ratio: f64,
+    /// Processor time of a call by Wasmtime alone, in microseconds.
+    pub bare_us: f64,
+    /// Processor time of the bare responder and the bare call, as a part of the worker's: the median of the rounds' ratios.
+    pub efficiency: Option<f64>,
+    /// The others.
+    pub peers: Vec<PeerCase>,
+}
+
+/// Somebody else's responder, at the same size and number.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PeerCase {
+    /// What it was called.
+    pub name: String,
+    /// What it did.
+    pub sample: Sample,
+    /// Its rate as a part of the bare one's: the median of the rounds' ratios.
     pub ratio: f64,
 }
 
@@ -89,10 +115,33 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn of_each(self) -> Duration {
-        let measurements = IN_FLIGHT.len() as u64 * BYTES.len() as u64 * 2 * self.rounds;
-        self.total / u32::try_from(measurements).unwrap_or(u32::MAX)
+    /// How long a turn is when so many take turns, and the bare call.
+    fn of_each(self, contenders: usize) -> Duration {
+        let measurements = count() * self.rounds;
+        self.total
+            .div_f64(measurements as f64 * (contenders as f64 + BARE_TURN))
     }
+}
+
+/// How much of the echo's rate the worker should reach with so many calls of so many bytes in flight.
+const GOALS: [(usize, usize, f64); 2] = [(50, 64, 0.80), (256, 64, 0.60)];
+/// How much of the worker's processor time the bare responder and the bare call should account for.
+const EFFICIENCY_GOAL: f64 = 0.90;
+
+/// What these cases are held against.
+pub fn goals(cases: &[Case]) -> Vec<Goal> {
+    let goal = |(in_flight, bytes, goal)| {
+        let case = cases
+            .iter()
+            .find(|case| (case.in_flight, case.bytes) == (in_flight, bytes))?;
+        let at = format!("{in_flight} in flight, {bytes} bytes");
+        let efficiency = case
+            .efficiency
+            .map(|efficiency| Goal::at_least(format!("efficiency, {at}"), EFFICIENCY_GOAL, efficiency));
+        let rate = Goal::at_least(format!("of echo, {at}"), goal, case.ratio);
+        Some([Some(rate), efficiency].into_iter().flatten())
+    };
+    GOALS.into_iter().filter_map(goal).flatten().collect()
 }
 
 /// How many cases there are.
@@ -107,11 +156,11 @@ pub async fn measure(
     plan: Plan,
     mut done: impl FnMut(),
 ) -> anyhow::Result<Vec<Case>> {
-    let mut generator = Generator::new(client).await?;
+    let mut turns = Turns::new(client, field.nats_pid).await?;
     let mut cases = Vec::new();
     for bytes in BYTES {
         for in_flight in IN_FLIGHT {
-            cases.push(case(&mut generator, field, plan, (in_flight, bytes)).await?);
+            cases.push(case(&mut turns, field, plan, (in_flight, bytes)).await?);
             done();
         }
     }
@@ -119,70 +168,82 @@ pub async fn measure(
 }
 
 async fn case(
-    generator: &mut Generator,
+    turns: &mut Turns,
     field: &Field,
     plan: Plan,
     (in_flight, bytes): (usize, usize),
 ) -> anyhow::Result<Case> {
-    let (mut echo, mut worker) = (Vec::new(), Vec::new());
+    let input = letters(bytes);
+    let (ours, peers) = (
+        [&field.echo, &field.worker],
+        field.peers.iter().map(|(_, peer)| peer),
+    );
+    let contenders: Vec<Contender> = ours
+        .into_iter()
+        .chain(peers)
+        .map(|responder| contender(responder, &input))
+        .collect();
+    let each = plan.of_each(contenders.len());
+    let (mut samples, mut bare_us) = (vec![Vec::new(); contenders.len()], Vec::new());
     for _ in 0..plan.rounds {
-        for (responder, samples) in [(&field.echo, &mut echo), (&field.worker, &mut worker)] {
-            let load = load(responder, in_flight, bytes, plan.of_each());
-            samples.push(sample(generator, &load, [field.nats_pid, Some(responder.pid)]).await?);
+        for (contender, samples) in contenders.iter().zip(&mut samples) {
+            samples.push(turns.turn(contender, in_flight, each).await?);
         }
+        let expected = input.to_ascii_uppercase();
+        bare_us.push(bare::cpu_us(
+            &field.bare,
+            &input,
+            &expected,
+            each.mul_f64(BARE_TURN),
+        )?);
     }
-    let ratios = worker
-        .iter()
-        .zip(&echo)
-        .map(|(worker, echo)| worker.calls_per_s / echo.calls_per_s);
-    let ratio = median(ratios);
+    let [echo, worker, peers @ ..] = samples.as_slice() else {
+        bail!("echo and worker take turns");
+    };
     Ok(Case {
         in_flight,
         bytes,
-        echo: Sample::median(&echo),
-        worker: Sample::median(&worker),
-        ratio,
+        ratio: ratio(worker, echo),
+        efficiency: efficiency(echo, worker, &bare_us),
+        echo: Sample::median(echo),
+        worker: Sample::median(worker),
+        bare_us: median(bare_us.into_iter()),
+        peers: peer_cases(field, peers, echo),
     })
 }
 
-fn load(responder: &Responder, in_flight: usize, bytes: usize, duration: Duration) -> Load {
-    let payload: Vec<u8> = (b'a'..=b'z').cycle().take(bytes).collect();
-    let expected = (responder.answer)(&payload).into();
-    Load {
-        subject: responder.subject.clone(),
-        payload: Bytes::from(payload),
-        expected,
-        in_flight,
-        duration,
-    }
+fn peer_cases(field: &Field, peers: &[Vec<Sample>], echo: &[Sample]) -> Vec<PeerCase> {
+    let case = |((name, _), samples): (&(String, Responder), &Vec<Sample>)| PeerCase {
+        name: name.clone(),
+        sample: Sample::median(samples),
+        ratio: ratio(samples, echo),
+    };
+    field.peers.iter().zip(peers).map(case).collect()
 }
 
-async fn sample(generator: &mut Generator, load: &Load, pids: [Option<u32>; 2]) -> anyhow::Result<Sample> {
-    let warm_up = load.duration.mul_f64(WARM_UP);
-    generator
-        .run(&Load {
-            duration: warm_up,
-            ..load.clone()
-        })
-        .await?;
-    let pids = [pids[0], pids[1], Some(std::process::id())];
-    let before = pids.map(|pid| pid.and_then(cpu_us));
-    let measured = generator
-        .run(&Load {
-            duration: load.duration - warm_up,
-            ..load.clone()
-        })
-        .await?;
-    let after = pids.map(|pid| pid.and_then(cpu_us));
-    let per_call = |at: usize| Some((after[at]?.saturating_sub(before[at]?)) as f64 / measured.calls as f64);
-    Ok(Sample::of(
-        &measured,
-        Cpu {
-            nats: per_call(0),
-            responder: per_call(1),
-            generator: per_call(2),
-        },
-    ))
+/// Nothing where processor time is not known, or was too short to be seen.
+fn efficiency(echo: &[Sample], worker: &[Sample], bare_us: &[f64]) -> Option<f64> {
+    let rounds = echo.iter().zip(worker).zip(bare_us);
+    let parts = rounds.filter_map(|((echo, worker), bare_us)| {
+        let worker_us = worker.cpu_us.responder.filter(|us| *us > 0.0)?;
+        Some((echo.cpu_us.responder? + bare_us) / worker_us)
+    });
+    let parts: Vec<f64> = parts.collect();
+    (!parts.is_empty()).then(|| median(parts.into_iter()))
+}
+
+/// Lower-case letters, which every responder is sent.
+pub fn letters(bytes: usize) -> Vec<u8> {
+    (b'a'..=b'z').cycle().take(bytes).collect()
+}
+
+fn contender(responder: &Responder, input: &[u8]) -> Contender {
+    Contender {
+        subject: responder.subject.clone(),
+        payload: input.to_vec().into(),
+        expected: Expected::Exactly((responder.answer)(input).into()),
+        pid: responder.pid,
+    }
 }
 
 impl Sample {
@@ -245,10 +306,32 @@ mod tests {
             total: Duration::from_secs(60),
             rounds: 3,
         };
-        assert_eq!(
-            plan.of_each() * 36,
-            Duration::from_secs(60).mul_f64(1.0) - Duration::from_nanos(24)
-        );
+        let turns = count() * plan.rounds;
+        let all =
+            plan.of_each(2).mul_f64(turns as f64 * 2.0) + plan.of_each(2).mul_f64(turns as f64 * BARE_TURN);
+        assert!(all.abs_diff(plan.total) < Duration::from_micros(1), "{all:?}");
+    }
+
+    fn sample_of(responder: Option<f64>) -> Sample {
+        let cpu_us = Cpu {
+            nats: None,
+            responder,
+            generator: Some(2.0),
+        };
+        Sample {
+            calls_per_s: 1.0,
+            p50_us: 1.0,
+            p99_us: 1.0,
+            cpu_us,
+        }
+    }
+
+    #[test]
+    fn efficiency_is_what_the_parts_cost_by_what_the_worker_costs() {
+        let (echo, worker) = ([sample_of(Some(1.5)); 2], [sample_of(Some(8.0)); 2]);
+        assert_eq!(efficiency(&echo, &worker, &[2.5, 2.5]), Some(0.5));
+        let unseen = [sample_of(Some(0.0)), sample_of(None)];
+        assert_eq!(efficiency(&echo, &unseen, &[2.5, 2.5]), None);
     }
 
     #[test]

@@ -22,11 +22,29 @@ pub struct Load {
     /// What.
     pub payload: Bytes,
     /// What must come back.
-    pub expected: Bytes,
+    pub expected: Expected,
     /// How many at once.
     pub in_flight: usize,
     /// How long.
     pub duration: Duration,
+}
+
+/// What every answer must be.
+#[derive(Debug, Clone)]
+pub enum Expected {
+    /// These bytes.
+    Exactly(Bytes),
+    /// Something with these bytes in it.
+    Holding(Bytes),
+}
+
+impl Expected {
+    fn is_met_by(&self, answer: &[u8]) -> bool {
+        match self {
+            Self::Exactly(bytes) => answer == bytes,
+            Self::Holding(bytes) => memchr::memmem::find(answer, bytes).is_some(),
+        }
+    }
 }
 
 /// What came of it.
@@ -111,10 +129,23 @@ fn slot_of(answer: &Message) -> Option<usize> {
 fn check(answer: &Message, load: &Load) -> anyhow::Result<()> {
     let answered = || String::from_utf8_lossy(&answer.payload[..answer.payload.len().min(200)]).into_owned();
     ensure!(
-        answer.payload == load.expected,
+        load.expected.is_met_by(&answer.payload),
         "{} answered {:?}",
         load.subject,
         answered()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_met_whole_or_by_what_it_holds() {
+        let exactly = Expected::Exactly("AB".into());
+        assert!(exactly.is_met_by(b"AB") && !exactly.is_met_by(b"ABC"));
+        let holding = Expected::Holding("AB".into());
+        assert!(holding.is_met_by(b"xABx") && !holding.is_met_by(b"A"));
+    }
 }

@@ -2,16 +2,24 @@
 //!
 //! Leaves nothing behind: processes, folder and modules go with the run.
 
+mod bare;
+mod burner;
 mod cases;
 mod echo;
+mod goals;
+mod guests;
 mod load;
 mod modules;
 mod processes;
 mod report;
+mod reuse;
 mod rig;
+mod scaling;
 mod serve;
 mod socket;
 mod stream;
+mod tail;
+mod turns;
 mod usage;
 
 use std::process::ExitCode;
@@ -22,8 +30,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use wess_schemas::subject::Endpoint;
 use wess_schemas::{ModuleName, Reference};
+use wess_worker::guest::BarePlugin;
 
-use crate::args::{BenchArgs, BenchAxumArgs, BenchEchoArgs, Output, Scenario};
+use crate::args::{BenchArgs, BenchAxumArgs, BenchEchoArgs, Output, Peer, Scenario};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output;
@@ -85,11 +94,39 @@ async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
                     let report = measure_http(&args).await?;
                     print(&args, &report, HttpReport::text, HttpReport::markdown)
                 }
+                Scenario::Guests => {
+                    let measure = async |bar: ProgressBar| guests::measure(&args, || bar.inc(1)).await;
+                    show(&args, guests::COUNT, measure).await
+                }
+                Scenario::Scaling => {
+                    let measure = async |bar: ProgressBar| scaling::measure(&args, || bar.inc(1)).await;
+                    show(&args, scaling::COUNT, measure).await
+                }
+                Scenario::Tail => {
+                    let measure = async |bar: ProgressBar| tail::measure(&args, || bar.inc(1)).await;
+                    show(&args, tail::COUNT, measure).await
+                }
+                Scenario::Reuse => {
+                    let measure = async |bar: ProgressBar| reuse::measure(&args, || bar.inc(1)).await;
+                    show(&args, reuse::COUNT, measure).await
+                }
             }
         } => printed,
         // Dropping what is underway ends the processes and removes the folder.
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
     }
+}
+
+/// Measures a scenario that is one table, of which each round has so many measurements, and prints it.
+async fn show<const N: usize, R: Table<N> + Serialize>(
+    args: &BenchArgs,
+    count: u64,
+    measure: impl AsyncFnOnce(ProgressBar) -> anyhow::Result<R>,
+) -> anyhow::Result<()> {
+    let bar = bar(args.rounds * count)?;
+    let report = measure(bar.clone()).await?;
+    bar.finish_and_clear();
+    print(args, &report, R::text, R::markdown)
 }
 
 fn print<R: Serialize>(
@@ -146,6 +183,7 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Report {
         cores,
+        goals: cases::goals(&cases),
         cases,
         idle,
         modules,
@@ -165,13 +203,15 @@ async fn measure_calls(rig: &Rig, args: &BenchArgs, bar: &ProgressBar) -> anyhow
         echo: Responder {
             subject: ECHO.into(),
             answer: <[u8]>::to_vec,
-            pid: rig.echo.pid(),
+            pid: Some(rig.echo.pid()),
         },
         worker: Responder {
             subject: subject.into(),
             answer: <[u8]>::to_ascii_uppercase,
-            pid: rig.worker.pid(),
+            pid: Some(rig.worker.pid()),
         },
+        bare: BarePlugin::new(&modules::upper(0)?)?,
+        peers: args.peers.iter().map(peer).collect(),
         nats_pid: rig.nats_pid(),
     };
     let plan = Plan {
@@ -181,4 +221,13 @@ async fn measure_calls(rig: &Rig, args: &BenchArgs, bar: &ProgressBar) -> anyhow
     let cases = cases::measure(client, &field, plan, || bar.inc(1)).await;
     transport.delete(module).await?;
     cases
+}
+
+fn peer(peer: &Peer) -> (String, Responder) {
+    let responder = Responder {
+        subject: peer.subject.clone().into(),
+        answer: <[u8]>::to_ascii_uppercase,
+        pid: peer.pid,
+    };
+    (peer.name.clone(), responder)
 }

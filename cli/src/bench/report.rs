@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::cases::{Case, Sample};
+use super::goals::{self, Goal};
 use super::modules::Cached;
 use super::usage::Memory;
 use crate::output;
@@ -18,6 +19,8 @@ pub struct Report {
     pub idle: Option<Memory>,
     /// Many modules, and a restart. Only with a server of our own.
     pub modules: Option<Cached>,
+    /// What this should have come to.
+    pub goals: Vec<Goal>,
 }
 
 impl Report {
@@ -25,24 +28,18 @@ impl Report {
     pub fn text(&self) -> String {
         let calls = output::table(COLUMNS, self.rows());
         let facts = output::table(["MEASURED", ""], self.facts());
-        format!("{calls}\n\n{facts}")
+        goals::text_below(format!("{calls}\n\n{facts}"), &self.goals)
     }
 
     /// The same as Markdown.
     pub fn markdown(&self) -> String {
         let calls = output::markdown(COLUMNS, self.rows());
         let facts = output::markdown(["measured", ""], self.facts());
-        format!("{calls}\n\n{facts}")
+        goals::markdown_below(format!("{calls}\n\n{facts}"), &self.goals)
     }
 
-    fn rows(&self) -> Vec<[String; 10]> {
-        let of_case = |case: &Case| {
-            [
-                row(case, "echo", &case.echo, String::new()),
-                row(case, "worker", &case.worker, format!("{:.2}", case.ratio)),
-            ]
-        };
-        self.cases.iter().flat_map(of_case).collect()
+    fn rows(&self) -> Vec<[String; 11]> {
+        self.cases.iter().flat_map(case_rows).collect()
     }
 
     fn facts(&self) -> Vec<[String; 2]> {
@@ -58,7 +55,7 @@ impl Report {
     }
 }
 
-/// A report that is one table, for people and as Markdown alike.
+/// A report that is one table, with its goals below, for people and as Markdown alike.
 pub trait Table<const N: usize> {
     /// What stands above its columns.
     const COLUMNS: [&str; N];
@@ -66,23 +63,29 @@ pub trait Table<const N: usize> {
     /// Its lines.
     fn rows(&self) -> Vec<[String; N]>;
 
+    /// What it is held against.
+    fn goals(&self) -> &[Goal] {
+        &[]
+    }
+
     /// For people.
     fn text(&self) -> String {
-        output::table(Self::COLUMNS, self.rows())
+        goals::text_below(output::table(Self::COLUMNS, self.rows()), self.goals())
     }
 
     /// The same as Markdown.
     fn markdown(&self) -> String {
-        output::markdown(Self::COLUMNS, self.rows())
+        goals::markdown_below(output::markdown(Self::COLUMNS, self.rows()), self.goals())
     }
 }
 
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 11] = [
     "in flight",
     "bytes",
     "who",
     "calls/s",
     "of echo",
+    "efficiency",
     "p50 µs",
     "p99 µs",
     "CPU µs: nats",
@@ -90,7 +93,23 @@ const COLUMNS: [&str; 10] = [
     "generator",
 ];
 
-fn row(case: &Case, who: &str, sample: &Sample, ratio: String) -> [String; 10] {
+/// A line for each who took a turn.
+fn case_rows(case: &Case) -> Vec<[String; 11]> {
+    let ratio = |ratio: f64| format!("{ratio:.2}");
+    let efficiency = case.efficiency.map_or_else(|| "?".into(), ratio);
+    let mut rows = vec![
+        row(case, "echo", &case.echo, Default::default()),
+        row(case, "worker", &case.worker, [ratio(case.ratio), efficiency]),
+    ];
+    for peer in &case.peers {
+        let ratios = [ratio(peer.ratio), String::new()];
+        rows.push(row(case, &peer.name, &peer.sample, ratios));
+    }
+    rows.push(bare_row(case));
+    rows
+}
+
+fn row(case: &Case, who: &str, sample: &Sample, [ratio, efficiency]: [String; 2]) -> [String; 11] {
     let [rate, p50, p99, nats, responder, generator] = sample_row(sample);
     let (in_flight, bytes) = (case.in_flight.to_string(), case.bytes.to_string());
     [
@@ -99,12 +118,23 @@ fn row(case: &Case, who: &str, sample: &Sample, ratio: String) -> [String; 10] {
         who.into(),
         rate,
         ratio,
+        efficiency,
         p50,
         p99,
         nats,
         responder,
         generator,
     ]
+}
+
+/// The same guest without messages: all there is of it is what it costs.
+fn bare_row(case: &Case) -> [String; 11] {
+    let mut row: [String; 11] = Default::default();
+    row[0] = case.in_flight.to_string();
+    row[1] = case.bytes.to_string();
+    row[2] = "bare call".into();
+    row[9] = format!("{:.1}", case.bare_us);
+    row
 }
 
 /// Rate, both latencies, and the processor time of NATS, responder and generator.
@@ -123,7 +153,7 @@ pub fn sample_row(sample: &Sample) -> [String; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::cases::Cpu;
+    use crate::bench::cases::{Cpu, PeerCase};
 
     #[test]
     fn a_case_is_a_line_for_each_and_what_is_unknown_says_so() {
@@ -144,19 +174,31 @@ mod tests {
             echo: sample,
             worker: sample,
             ratio: 0.612,
+            bare_us: 2.61,
+            efficiency: Some(0.471),
+            peers: vec![PeerCase {
+                name: "other".into(),
+                sample,
+                ratio: 0.5,
+            }],
         };
         let report = Report {
             cores: 2,
             cases: vec![case],
             idle: None,
             modules: None,
+            goals: Vec::new(),
         };
-        let [echo, worker] = report.rows().try_into().unwrap();
+        let [echo, worker, other, bare] = report.rows().try_into().unwrap();
         assert_eq!(
             echo,
-            ["50", "64", "echo", "103300", "", "400", "900", "?", "1.2", "2.0"]
+            [
+                "50", "64", "echo", "103300", "", "", "400", "900", "?", "1.2", "2.0"
+            ]
         );
-        assert_eq!((worker[2].as_str(), worker[4].as_str()), ("worker", "0.61"));
+        assert_eq!([&worker[2], &worker[4], &worker[5]], ["worker", "0.61", "0.47"]);
+        assert_eq!([&other[2], &other[4], &other[5]], ["other", "0.50", ""]);
+        assert_eq!([&bare[2], &bare[9]], ["bare call", "2.6"]);
         assert!(
             report.markdown().starts_with("| in flight |"),
             "{}",

@@ -3,14 +3,22 @@
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use async_nats::Client;
+use async_nats::{Client, Subject};
+use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::process::Command;
-use wess_schemas::subject::{CALLS_STREAM, DEAD_STREAM, JOBS_STREAM, Prefix, Subjects, TIMERS_STREAM};
+use wess_schemas::settings::SettingsChange;
+use wess_schemas::subject::{
+    CALLS_STREAM, DEAD_STREAM, Endpoint, JOBS_STREAM, Prefix, Subjects, TIMERS_STREAM,
+};
+use wess_schemas::{ModuleName, Reference};
 
 use super::processes::Process;
 use crate::args::BenchArgs;
 use crate::child;
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::transport::{NewModule, over};
 use crate::up::{NatsServer, Settings, find};
 
 /// Where the echo listens.
@@ -33,6 +41,11 @@ pub struct Rig {
 impl Rig {
     /// Starts everything.
     pub async fn start(args: &BenchArgs) -> anyhow::Result<Self> {
+        Self::start_with(args, args.executors).await
+    }
+
+    /// The same, with a worker of so many executors.
+    pub async fn start_with(args: &BenchArgs, executors: Option<u16>) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix("wess-bench-").context("a temporary folder is needed")?;
         let server = match args.nats {
             Some(_) => None,
@@ -46,13 +59,13 @@ impl Rig {
         // Workers that are there already must not answer for ours.
         let prefix: Prefix = format!("wess-bench-{}", std::process::id()).parse()?;
         let echo = Process::start(echo(&url)?, &folder.path().join("echo.log")).await?;
-        let worker = start_worker(folder.path(), &url, &prefix, args.executors).await?;
+        let worker = start_worker(folder.path(), &url, &prefix, executors).await?;
         Ok(Self {
             folder,
             server,
             url,
             prefix,
-            executors: args.executors,
+            executors,
             echo,
             worker,
         })
@@ -73,6 +86,11 @@ impl Rig {
         &self.url
     }
 
+    /// Where everything of the run is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// What stands before the subjects.
     pub fn prefix(&self) -> String {
         self.prefix.to_string()
@@ -81,6 +99,17 @@ impl Rig {
     /// What the worker listens on.
     pub fn subjects(&self) -> Subjects {
         Subjects::new(self.prefix.clone())
+    }
+
+    /// Stores a module; where it takes raw input.
+    pub async fn store(
+        &self,
+        client: &Client,
+        name: &str,
+        wasm: Bytes,
+        terms: SettingsChange,
+    ) -> anyhow::Result<Subject> {
+        store(client, self.subjects(), name, wasm, terms).await
     }
 
     /// A connection as bare as the echo's.
@@ -109,6 +138,31 @@ impl Rig {
     }
 }
 
+/// Refuses a scenario that leaves more in a server than it takes away.
+pub fn needs_own_server(args: &BenchArgs, scenario: &str) -> anyhow::Result<()> {
+    if args.nats.is_some() {
+        let text = format!("--scenario {scenario} starts a nats-server of its own: --nats is for calls");
+        return Err(Fault::local(Exit::Config, text).into());
+    }
+    Ok(())
+}
+
+/// Stores a module with the workers of these subjects; where it takes raw input.
+pub async fn store(
+    client: &Client,
+    subjects: Subjects,
+    name: &str,
+    wasm: Bytes,
+    terms: SettingsChange,
+) -> anyhow::Result<Subject> {
+    let name: ModuleName = name.parse()?;
+    let endpoint = Endpoint::InvokeRaw(Reference::Latest(name.clone()), None);
+    let subject = subjects.endpoint(&endpoint);
+    let module = NewModule { name, wasm, terms };
+    over(client.clone(), subjects).store(module).await?;
+    Ok(subject.into())
+}
+
 /// Of what the worker made in a server that is not ours, its queue is its own.
 async fn delete_streams(url: &str, subjects: &Subjects) -> anyhow::Result<()> {
     let jetstream = async_nats::jetstream::new(async_nats::connect(url).await?);
@@ -134,7 +188,8 @@ fn echo(url: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-async fn start_worker(
+/// Starts a worker of these subjects, with its data and log in this folder.
+pub async fn start_worker(
     folder: &Path,
     url: &str,
     prefix: &Prefix,

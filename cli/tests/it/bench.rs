@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use futures_util::StreamExt;
 use serde_json::Value;
 use wess_harness::{NatsServer, Process, Signal, binary, eventually};
 
@@ -20,6 +21,20 @@ fn measured(more: &[&str]) -> Value {
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What a report is held against: what is wanted, whether more is better, and what was measured.
+fn goals(report: &Value) -> Vec<(f64, bool, f64)> {
+    assert!(report["cores"].as_u64().unwrap() > 0);
+    let goal = |goal: &Value| {
+        assert!(!goal["what"].as_str().unwrap().is_empty());
+        (
+            goal["goal"].as_f64().unwrap(),
+            goal["at_least"].as_bool().unwrap(),
+            goal["measured"].as_f64().unwrap(),
+        )
+    };
+    report["goals"].as_array().unwrap().iter().map(goal).collect()
 }
 
 #[test]
@@ -42,7 +57,13 @@ fn a_short_run_measures_everything_and_leaves_nothing_behind() {
             assert!(case[who]["cpu_us"]["nats"].is_number() && case[who]["cpu_us"]["responder"].is_number());
         }
         assert!(case["ratio"].as_f64().unwrap() > 0.0);
+        assert!(case["bare_us"].as_f64().unwrap() > 0.0);
     }
+    // So short a run may see no processor time of a worker that others leave none.
+    let known = cases[1..3].iter().filter(|case| case["efficiency"].is_number());
+    let goals = goals(&report);
+    assert_eq!(goals.len(), 2 + known.count(), "{goals:?}");
+    assert_eq!(goals[0], (0.8, true, cases[1]["ratio"].as_f64().unwrap()));
     let idle = report["idle"]["resident_bytes"].as_u64().unwrap();
     assert!((1..32 << 20).contains(&idle), "an idle worker holds {idle} bytes");
     assert_eq!(
@@ -67,21 +88,35 @@ fn the_socket_is_measured_against_a_bare_axum_echo_and_leaves_nothing_behind() {
     }
 }
 
-#[test]
-fn behind_a_server_that_was_named_nothing_is_left_in_it() {
+#[tokio::test]
+async fn behind_a_server_that_was_named_others_are_measured_and_nothing_is_left_in_it() {
     let server = NatsServer::start();
-    let measured = binary("wess")
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let mut requests = client.subscribe("other.upper").await.unwrap();
+    let others = async {
+        while let Some(request) = requests.next().await {
+            let answer = request.payload.to_ascii_uppercase();
+            client
+                .publish(request.reply.unwrap(), answer.into())
+                .await
+                .unwrap();
+        }
+    };
+    let mut bench = tokio::process::Command::from(binary("wess"));
+    bench
         .args(["bench", "--seconds", "4", "--markdown", "--nats", &server.url()])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+        .args(["--peer", &format!("other=other.upper@{}", std::process::id())])
+        .stdin(Stdio::null());
+    let measured = tokio::select! {
+        measured = bench.output() => measured.unwrap(),
+        () = others => panic!("the server is gone"),
+    };
     assert!(measured.status.success(), "{}", stderr(&measured));
     let report = String::from_utf8(measured.stdout).unwrap();
-    assert_eq!(
-        report.lines().filter(|line| line.contains("| worker |")).count(),
-        6,
-        "{report}"
-    );
+    for who in ["worker", "other"] {
+        let lines = report.lines().filter(|line| line.contains(&format!("| {who} ")));
+        assert_eq!(lines.count(), 6, "{who}: {report}");
+    }
     assert!(!report.contains("cached modules"), "{report}");
     let wess = crate::wess::Wess::up_in(tempfile::TempDir::new().unwrap(), &["--nats", &server.url()]);
     assert_eq!(wess.must(crate::wess::Door::Nats, &["ls"]), "");
@@ -118,4 +153,80 @@ fn http_is_measured_beside_wasmtime_serve_and_leaves_nothing_behind() {
         assert!(case["sample"]["calls_per_s"].as_f64().unwrap() > 0.0, "{case}");
         assert!(case["of_serve"].as_f64().unwrap() > 0.0, "{case}");
     }
+}
+
+#[test]
+fn kinds_of_guests_are_measured_beside_the_echo_and_the_tiny_one() {
+    let report = measured(&["--scenario", "guests"]);
+    let cases = report["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 10);
+    for case in cases {
+        assert!(case["sample"]["calls_per_s"].as_f64().unwrap() > 0.0, "{case}");
+        assert!(case["of_echo"].as_f64().unwrap() > 0.0, "{case}");
+        let is_tiny = case["what"] == "tiny plugin, raw";
+        assert_eq!(case["of_tiny"] == 1.0, is_tiny, "{case}");
+    }
+    assert_eq!(goals(&report), []);
+}
+
+#[test]
+fn two_executors_are_measured_beside_one() {
+    let report = measured(&["--scenario", "scaling"]);
+    let executors: Vec<_> = report["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|case| case["executors"].as_u64().unwrap())
+        .collect();
+    assert_eq!(executors, [1, 2]);
+    let ratio = report["cases"][1]["ratio"].as_f64().unwrap();
+    assert_eq!(goals(&report), [(1.8, true, ratio)]);
+    assert!(report["burn_us"].as_f64().unwrap() > 20.0, "{report}");
+}
+
+#[test]
+fn short_calls_are_measured_beside_burners_and_burners_beside_them() {
+    let report = measured(&["--scenario", "tail"]);
+    let of = |what: &str| report[what].as_f64().unwrap();
+    let of_core = report["burners"]["of_core"].as_f64().unwrap();
+    assert_eq!(
+        goals(&report),
+        [
+            (0.85, true, of("rate_ratio")),
+            (2.0, false, of("p99_ratio")),
+            (0.4, true, of_core)
+        ]
+    );
+    // So short a run may see none of them end; all that end are checked.
+    let burners = &report["burners"];
+    assert!(
+        burners["answered"].is_u64() && burners["at_once"] == 4,
+        "{burners}"
+    );
+    for who in ["quiet", "beside"] {
+        assert!(report[who]["calls_per_s"].as_f64().unwrap() > 0.0, "{who}");
+    }
+}
+
+#[test]
+fn reused_instances_are_measured_beside_fresh_ones_and_the_echo() {
+    let report = measured(&["--scenario", "reuse"]);
+    let cases = report["cases"].as_array().unwrap();
+    let shape: Vec<_> = cases
+        .iter()
+        .map(|case| {
+            (
+                case["guest"].as_str().unwrap(),
+                case["in_flight"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    let expected = [("upper", 50), ("greeter", 50), ("upper", 256), ("greeter", 256)];
+    assert_eq!(shape, expected);
+    for case in cases {
+        for ratio in ["fresh_of_echo", "reused_of_echo", "reused_of_fresh"] {
+            assert!(case[ratio].as_f64().unwrap() > 0.0, "{case}");
+        }
+    }
+    assert_eq!(goals(&report).len(), 2);
 }

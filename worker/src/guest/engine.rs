@@ -183,6 +183,15 @@ pub(super) fn compiling_engine(metering: Metering) -> wasmtime::Result<Engine> {
     Engine::new(&config(metering, Footprint::Component, 1))
 }
 
+/// An engine with room for so many guests at once.
+pub(super) fn running_engine(
+    metering: Metering,
+    footprint: Footprint,
+    slots: u32,
+) -> wasmtime::Result<Engine> {
+    Engine::new(&config(metering, footprint, slots))
+}
+
 /// Sixteen hex digits that change whenever artifacts of this engine would not load in another.
 pub(super) fn compatibility(engine: &Engine) -> String {
     let mut hasher = Blake3Hasher(blake3::Hasher::new());
@@ -258,7 +267,7 @@ impl EnginePool {
         if let Some(made) = place.get() {
             return Ok(made);
         }
-        let engine = Engine::new(&config(metering, footprint, self.slots))?;
+        let engine = running_engine(metering, footprint, self.slots)?;
         let linker = std::sync::Arc::new(super::host::linker(&engine)?);
         let components = std::sync::Arc::new(super::component::linker(&engine)?);
         let clock = self.ticker.watch(&engine);
@@ -295,7 +304,7 @@ mod tests {
         assert_ne!(of(Metering::Fuel), of(Metering::Canonical));
         assert_ne!(of(Metering::Off), of(Metering::Checked));
         for footprint in [Footprint::Page, Footprint::Pages, Footprint::Component] {
-            let roomy = compatibility(&Engine::new(&config(Metering::Off, footprint, 8)).unwrap());
+            let roomy = compatibility(&running_engine(Metering::Off, footprint, 8).unwrap());
             assert_eq!(of(Metering::Off), roomy);
         }
     }

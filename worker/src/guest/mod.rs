@@ -4,6 +4,7 @@
 
 pub mod abi;
 mod artifact;
+mod bare;
 mod component;
 mod effort;
 mod ending;
@@ -26,6 +27,7 @@ mod validate;
 mod wasi;
 
 pub use artifact::{Compiler, Prepared};
+pub use bare::BarePlugin;
 pub use ending::{Answer, Ending, GuestFault};
 pub use engine::{EngineError, EnginePool, Metering};
 pub use epoch::{Ticker, poll_noting_overstay};

@@ -123,11 +123,11 @@ async fn results_too_large_for_a_message_travel_by_reference() {
 
 #[tokio::test]
 async fn a_trace_alone_asks_for_no_facts_but_tells_what_results_are() {
-    let rig = Rig::start(&["upper", "numbers"]).await;
+    let rig = Rig::start(&["upper", "add"]).await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let traced = [(header::TRACEPARENT, trace)];
     for (subject, input, names) in [
-        ("wess.invoke.numbers", "[1]", vec![header::CONTENT_TYPE]),
+        ("wess.invoke.add", "[2,3]", vec![header::CONTENT_TYPE]),
         ("wess.invoke.upper", "a", vec![]),
     ] {
         let answer = rig.caller.ask(subject, &traced, input).await.unwrap();
