@@ -5,6 +5,7 @@
 mod bindings;
 mod call;
 mod jobs;
+mod peer;
 mod seal;
 mod servers;
 mod settings;
@@ -19,6 +20,7 @@ pub use jobs::{
     DeadArgs, DeadCommand, DeadGetArgs, DeadListArgs, DeadPurgeArgs, DeadRedriveArgs, JobCancelArgs,
     JobGetArgs, JobListArgs, JobSubmitArgs, JobWaitArgs, JobsArgs, JobsCommand, PageArgs,
 };
+pub use peer::Peer;
 pub use seal::{SealArgs, SealingKeyArg};
 pub use servers::{BenchArgs, BenchAxumArgs, BenchEchoArgs, ChildArgs, Scenario, UpArgs};
 pub use settings::SettingsArgs;

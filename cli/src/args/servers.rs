@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use wess_gateway::config::HttpOptions;
+use wess_schemas::subject::Prefix;
 use wess_service::admin::AdminOptions;
 use wess_service::nats::NatsOptions;
 use wess_service::telemetry::TelemetryOptions;
 use wess_worker::WorkerOptions;
 
-use super::Output;
+use super::{Output, Peer};
 
 /// `wess up`.
 #[derive(Args)]
@@ -65,6 +66,7 @@ Examples:
   wess bench
   wess bench --scenario socket                        the seed protocol of `wess up --socket`
   wess bench --scenario http                          a component that serves HTTP, beside `wasmtime serve`
+  wess bench --scenario http --peer 'wash dev=http://127.0.0.1:8000/'
   wess bench --seconds 20 -o json > bench.json
   setsid sh -c 'echo -19 > /proc/self/autogroup; exec wess bench'     shielded from other work
 It starts a nats-server, an echo and a worker of its own, in a temporary folder, and leaves nothing.
@@ -79,9 +81,9 @@ pub struct BenchArgs {
     /// How often to measure each case.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=99))]
     pub rounds: u64,
-    /// How many modules to store for the memory that one costs.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub modules: u64,
+    /// How many modules to store; 1000 unless told.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub modules: Option<u64>,
     /// How many executors the worker has; one per core unless told.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub executors: Option<u16>,
@@ -94,6 +96,9 @@ pub struct BenchArgs {
     /// Wasmtime's command line, for --scenario http.
     #[arg(long, env = "WESS_WASMTIME", value_name = "FILE")]
     pub wasmtime: Option<PathBuf>,
+    /// A server elsewhere that answers the same component, for --scenario http; may be given again.
+    #[arg(long = "peer", value_name = "NAME=URL")]
+    pub peers: Vec<Peer>,
     /// For people, or for programs.
     #[arg(
         long,
@@ -109,6 +114,15 @@ pub struct BenchArgs {
     pub markdown: bool,
 }
 
+impl BenchArgs {
+    /// How many modules to store.
+    pub fn modules(&self) -> u64 {
+        self.modules.unwrap_or(match self.scenario {
+            Scenario::Calls | Scenario::Http | Scenario::Socket => 1000,
+        })
+    }
+}
+
 /// What `wess bench` measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
@@ -117,7 +131,7 @@ pub enum Scenario {
     Calls,
     /// The Unix socket of `wess up`, against a bare axum echo over TCP.
     Socket,
-    /// A component that serves HTTP, against `wasmtime serve`.
+    /// A component that serves HTTP, against `wasmtime serve`; a plugin behind a gateway, against an echo there.
     Http,
 }
 
@@ -148,4 +162,7 @@ pub struct BenchEchoArgs {
     pub nats: String,
     /// What to answer.
     pub subject: String,
+    /// Stand in a worker's place, for gateways of this prefix.
+    #[arg(long)]
+    pub as_worker_of: Option<Prefix>,
 }

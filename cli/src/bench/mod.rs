@@ -6,6 +6,7 @@ mod cases;
 mod echo;
 mod goals;
 mod load;
+mod metrics;
 mod modules;
 mod processes;
 mod report;
@@ -120,7 +121,7 @@ async fn measure_socket(args: &BenchArgs) -> anyhow::Result<SocketReport> {
 }
 
 async fn measure_http(args: &BenchArgs) -> anyhow::Result<HttpReport> {
-    let bar = bar(args.rounds * serve::COUNT)?;
+    let bar = bar(args.rounds * serve::count(args))?;
     let report = serve::measure(args, || bar.inc(1)).await?;
     bar.finish_and_clear();
     Ok(report)
@@ -136,7 +137,7 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     let cases = measure_calls(&rig, args, &bar).await?;
     bar.set_message("storing and restarting");
     let modules = if rig.owns_server() {
-        let (restarted, cached) = modules::measure(rig, args.modules).await?;
+        let (restarted, cached) = modules::measure(rig, args.modules()).await?;
         rig = restarted;
         Some(cached)
     } else {

@@ -113,9 +113,24 @@ fn http_is_measured_beside_wasmtime_serve_and_leaves_nothing_behind() {
         wess_harness::wasmtime().to_str().unwrap(),
     ]);
     let cases = report["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 5);
+    assert_eq!(cases.len(), 9);
     for case in cases {
         assert!(case["sample"]["calls_per_s"].as_f64().unwrap() > 0.0, "{case}");
         assert!(case["of_serve"].as_f64().unwrap() > 0.0, "{case}");
+    }
+    assert_goals(&report, 6);
+}
+
+/// Each of so many goals is told with what was measured.
+fn assert_goals(report: &Value, count: usize) {
+    assert!(report["cores"].as_u64().unwrap() > 0);
+    let goals = report["goals"].as_array().unwrap();
+    assert_eq!(goals.len(), count, "{report}");
+    for goal in goals {
+        assert!(
+            goal["what"].is_string() && goal["at_least"].is_boolean(),
+            "{goal}"
+        );
+        assert!(goal["goal"].is_number() && goal["measured"].is_number(), "{goal}");
     }
 }
