@@ -67,6 +67,7 @@ Examples:
   wess bench --scenario socket                        the seed protocol of `wess up --socket`
   wess bench --scenario http                          a component that serves HTTP, beside `wasmtime serve`
   wess bench --scenario http --peer 'wash dev=http://127.0.0.1:8000/'
+  wess bench --scenario cold                          first answers after a restart
   wess bench --seconds 20 -o json > bench.json
   setsid sh -c 'echo -19 > /proc/self/autogroup; exec wess bench'     shielded from other work
 It starts a nats-server, an echo and a worker of its own, in a temporary folder, and leaves nothing.
@@ -81,7 +82,7 @@ pub struct BenchArgs {
     /// How often to measure each case.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=99))]
     pub rounds: u64,
-    /// How many modules to store; 1000 unless told.
+    /// How many modules to store; 1000 unless told, 50 for --scenario cold.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub modules: Option<u64>,
     /// How many executors the worker has; one per core unless told.
@@ -118,6 +119,7 @@ impl BenchArgs {
     /// How many modules to store.
     pub fn modules(&self) -> u64 {
         self.modules.unwrap_or(match self.scenario {
+            Scenario::Cold => 50,
             Scenario::Calls | Scenario::Http | Scenario::Socket => 1000,
         })
     }
@@ -133,6 +135,8 @@ pub enum Scenario {
     Socket,
     /// A component that serves HTTP, against `wasmtime serve`; a plugin behind a gateway, against an echo there.
     Http,
+    /// A module's first answer after the worker was started again, and a new one's, against its compilation.
+    Cold,
 }
 
 /// `wess child`.

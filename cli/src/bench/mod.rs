@@ -3,8 +3,10 @@
 //! Leaves nothing behind: processes, folder and modules go with the run.
 
 mod cases;
+mod cold;
 mod echo;
 mod goals;
+mod large;
 mod load;
 mod metrics;
 mod modules;
@@ -32,6 +34,7 @@ use crate::output;
 use crate::transport::over;
 
 use cases::{Field, Plan, Responder};
+use cold::ColdReport;
 use report::{Report, Table};
 use rig::{ECHO, Rig};
 use serve::HttpReport;
@@ -83,6 +86,10 @@ async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
                     let report = measure_socket(&args).await?;
                     print(&args, &report, SocketReport::text, SocketReport::markdown)
                 }
+                Scenario::Cold => {
+                    let report = measure_cold(&args).await?;
+                    print(&args, &report, ColdReport::text, ColdReport::markdown)
+                }
                 Scenario::Http => {
                     let report = measure_http(&args).await?;
                     print(&args, &report, HttpReport::text, HttpReport::markdown)
@@ -116,6 +123,13 @@ fn bar(steps: u64) -> anyhow::Result<ProgressBar> {
 async fn measure_socket(args: &BenchArgs) -> anyhow::Result<SocketReport> {
     let bar = bar(args.rounds * socket::count())?;
     let report = socket::measure(args, || bar.inc(1)).await?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+async fn measure_cold(args: &BenchArgs) -> anyhow::Result<ColdReport> {
+    let bar = bar(cold::count(args))?;
+    let report = cold::measure(args, || bar.inc(1)).await?;
     bar.finish_and_clear();
     Ok(report)
 }

@@ -18,7 +18,7 @@ use crate::output;
 use crate::transport::{NewModule, Transport, over};
 
 /// The guest that answers in upper case.
-const UPPER: &str = include_str!("upper.wat");
+pub const UPPER: &str = include_str!("upper.wat");
 /// How many are stored or called at once.
 const AT_ONCE: usize = 16;
 
@@ -88,7 +88,7 @@ pub async fn store_wasm(transport: &dyn Transport, name: &str, wasm: Bytes) -> a
 }
 
 /// Where a rig's worker takes raw calls of the module that has this name.
-fn subject(rig: &Rig, name: &str) -> anyhow::Result<String> {
+pub fn subject(rig: &Rig, name: &str) -> anyhow::Result<String> {
     let endpoint = Endpoint::InvokeRaw(Reference::Latest(name.parse()?), None);
     Ok(rig.subjects().endpoint(&endpoint))
 }

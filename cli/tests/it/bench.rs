@@ -134,3 +134,24 @@ fn assert_goals(report: &Value, count: usize) {
         assert!(goal["goal"].is_number() && goal["measured"].is_number(), "{goal}");
     }
 }
+
+#[test]
+fn first_answers_after_a_restart_are_measured_without_a_compilation() {
+    let report = measured(&["--scenario", "cold", "--modules", "4"]);
+    let cases = report["cases"].as_array().unwrap();
+    let shape: Vec<_> = cases
+        .iter()
+        .map(|case| (&case["what"], &case["modules"]))
+        .collect();
+    assert_eq!(
+        shape,
+        [(&"small".into(), &4.into()), (&"large".into(), &1.into())]
+    );
+    for case in cases {
+        assert!(case["warm_us"].as_f64().unwrap() > 0.0, "{case}");
+        assert!(case["first_us"].as_f64() > case["warm_us"].as_f64(), "{case}");
+    }
+    assert_eq!(report["compilations"], 0);
+    assert!(report["fresh"]["compile_ms"].as_f64().unwrap() > 0.0, "{report}");
+    assert_goals(&report, 4);
+}
