@@ -68,6 +68,7 @@ Examples:
   wess bench --scenario http                          a component that serves HTTP, beside `wasmtime serve`
   wess bench --scenario http --peer 'wash dev=http://127.0.0.1:8000/'
   wess bench --scenario cold                          first answers after a restart
+  wess bench --scenario overload --seconds 30
   wess bench --seconds 20 -o json > bench.json
   setsid sh -c 'echo -19 > /proc/self/autogroup; exec wess bench'     shielded from other work
 It starts a nats-server, an echo and a worker of its own, in a temporary folder, and leaves nothing.
@@ -120,7 +121,7 @@ impl BenchArgs {
     pub fn modules(&self) -> u64 {
         self.modules.unwrap_or(match self.scenario {
             Scenario::Cold => 50,
-            Scenario::Calls | Scenario::Http | Scenario::Socket => 1000,
+            Scenario::Calls | Scenario::Http | Scenario::Overload | Scenario::Socket => 1000,
         })
     }
 }
@@ -137,6 +138,8 @@ pub enum Scenario {
     Http,
     /// A module's first answer after the worker was started again, and a new one's, against its compilation.
     Cold,
+    /// Three times what a worker can do, offered without waiting for answers.
+    Overload,
 }
 
 /// `wess child`.

@@ -5,11 +5,13 @@
 mod cases;
 mod cold;
 mod echo;
+mod flood;
 mod goals;
 mod large;
 mod load;
 mod metrics;
 mod modules;
+mod overload;
 mod processes;
 mod report;
 mod rig;
@@ -35,6 +37,7 @@ use crate::transport::over;
 
 use cases::{Field, Plan, Responder};
 use cold::ColdReport;
+use overload::OverloadReport;
 use report::{Report, Table};
 use rig::{ECHO, Rig};
 use serve::HttpReport;
@@ -90,6 +93,10 @@ async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
                     let report = measure_cold(&args).await?;
                     print(&args, &report, ColdReport::text, ColdReport::markdown)
                 }
+                Scenario::Overload => {
+                    let report = measure_overload(&args).await?;
+                    print(&args, &report, OverloadReport::text, OverloadReport::markdown)
+                }
                 Scenario::Http => {
                     let report = measure_http(&args).await?;
                     print(&args, &report, HttpReport::text, HttpReport::markdown)
@@ -130,6 +137,13 @@ async fn measure_socket(args: &BenchArgs) -> anyhow::Result<SocketReport> {
 async fn measure_cold(args: &BenchArgs) -> anyhow::Result<ColdReport> {
     let bar = bar(cold::count(args))?;
     let report = cold::measure(args, || bar.inc(1)).await?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+async fn measure_overload(args: &BenchArgs) -> anyhow::Result<OverloadReport> {
+    let bar = bar(overload::count(args))?;
+    let report = overload::measure(args, || bar.inc(1)).await?;
     bar.finish_and_clear();
     Ok(report)
 }

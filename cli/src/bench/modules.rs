@@ -74,6 +74,16 @@ pub fn upper(number: u64) -> anyhow::Result<Vec<u8>> {
     Ok(wat::parse_str(text)?)
 }
 
+/// The benchmark's guest, which turns so often in a loop before it answers.
+pub fn spin(turns: u32) -> anyhow::Result<Vec<u8>> {
+    const LOCALS: &str = "(local $end i32) (local $byte i32)";
+    let spinning = format!(
+        "{LOCALS} (local $turns i32) (local.set $turns (i32.const {turns}))
+         (loop $turn (br_if $turn (local.tee $turns (i32.sub (local.get $turns) (i32.const 1)))))"
+    );
+    Ok(wat::parse_str(UPPER.replace(LOCALS, &spinning))?)
+}
+
 /// The benchmark's guest, stored under `name`; `number` makes its bytes its own.
 pub async fn store(transport: &dyn Transport, name: ModuleName, number: u64) -> anyhow::Result<()> {
     store_wasm(transport, name.as_str(), upper(number)?.into()).await

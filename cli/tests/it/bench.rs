@@ -155,3 +155,18 @@ fn first_answers_after_a_restart_are_measured_without_a_compilation() {
     assert!(report["fresh"]["compile_ms"].as_f64().unwrap() > 0.0, "{report}");
     assert_goals(&report, 4);
 }
+
+#[test]
+fn of_more_calls_than_a_worker_can_answer_none_is_lost() {
+    let report = measured(&["--scenario", "overload"]);
+    let count = |of: &Value| of.as_u64().unwrap();
+    let refused: u64 = report["refused"].as_object().unwrap().values().map(count).sum();
+    assert_eq!(
+        count(&report["calls"]),
+        count(&report["answered"]) + refused,
+        "{report}"
+    );
+    assert_eq!(report["lost"], 0);
+    assert!(report["goodput_per_s"].as_f64().unwrap() > 0.0, "{report}");
+    assert_goals(&report, 4);
+}
