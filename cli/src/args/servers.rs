@@ -68,6 +68,7 @@ Examples:
   wess bench --scenario http                          a component that serves HTTP, beside `wasmtime serve`
   wess bench --scenario http --peer 'wash dev=http://127.0.0.1:8000/'
   wess bench --scenario cold                          first answers after a restart
+  wess bench --scenario many --modules 10000
   wess bench --scenario overload --seconds 30
   wess bench --seconds 20 -o json > bench.json
   setsid sh -c 'echo -19 > /proc/self/autogroup; exec wess bench'     shielded from other work
@@ -83,7 +84,7 @@ pub struct BenchArgs {
     /// How often to measure each case.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=99))]
     pub rounds: u64,
-    /// How many modules to store; 1000 unless told, 50 for --scenario cold.
+    /// How many modules to store; 1000 unless told, 50 for --scenario cold, 10000 for many.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub modules: Option<u64>,
     /// How many executors the worker has; one per core unless told.
@@ -121,6 +122,7 @@ impl BenchArgs {
     pub fn modules(&self) -> u64 {
         self.modules.unwrap_or(match self.scenario {
             Scenario::Cold => 50,
+            Scenario::Many => 10_000,
             Scenario::Calls | Scenario::Http | Scenario::Overload | Scenario::Socket => 1000,
         })
     }
@@ -138,6 +140,8 @@ pub enum Scenario {
     Http,
     /// A module's first answer after the worker was started again, and a new one's, against its compilation.
     Cold,
+    /// Thousands of modules: start, memory, and calls to any of them against calls to one.
+    Many,
     /// Three times what a worker can do, offered without waiting for answers.
     Overload,
 }

@@ -9,6 +9,7 @@ mod flood;
 mod goals;
 mod large;
 mod load;
+mod many;
 mod metrics;
 mod modules;
 mod overload;
@@ -37,6 +38,7 @@ use crate::transport::over;
 
 use cases::{Field, Plan, Responder};
 use cold::ColdReport;
+use many::ManyReport;
 use overload::OverloadReport;
 use report::{Report, Table};
 use rig::{ECHO, Rig};
@@ -97,6 +99,10 @@ async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
                     let report = measure_overload(&args).await?;
                     print(&args, &report, OverloadReport::text, OverloadReport::markdown)
                 }
+                Scenario::Many => {
+                    let report = measure_many(&args).await?;
+                    print(&args, &report, ManyReport::text, ManyReport::markdown)
+                }
                 Scenario::Http => {
                     let report = measure_http(&args).await?;
                     print(&args, &report, HttpReport::text, HttpReport::markdown)
@@ -144,6 +150,13 @@ async fn measure_cold(args: &BenchArgs) -> anyhow::Result<ColdReport> {
 async fn measure_overload(args: &BenchArgs) -> anyhow::Result<OverloadReport> {
     let bar = bar(overload::count(args))?;
     let report = overload::measure(args, || bar.inc(1)).await?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+async fn measure_many(args: &BenchArgs) -> anyhow::Result<ManyReport> {
+    let bar = bar(many::count(args))?;
+    let report = many::measure(args, || bar.inc(1)).await?;
     bar.finish_and_clear();
     Ok(report)
 }

@@ -108,7 +108,7 @@ fn name_of(number: u64) -> String {
 }
 
 /// So many of the benchmark's guests, stored, and where each is called.
-async fn store_many(rig: &Rig, transport: &dyn Transport, count: u64) -> anyhow::Result<Vec<String>> {
+pub async fn store_many(rig: &Rig, transport: &dyn Transport, count: u64) -> anyhow::Result<Vec<String>> {
     let stores = stream::iter(1..=count)
         .map(|number| async move { store(transport, name_of(number).parse()?, number).await });
     stores.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
@@ -144,11 +144,13 @@ pub async fn measure(rig: Rig, count: u64) -> anyhow::Result<(Rig, Cached)> {
     Ok((rig, cached))
 }
 
-fn used(worker: &Process) -> anyhow::Result<Memory> {
+/// A worker's memory now.
+pub fn used(worker: &Process) -> anyhow::Result<Memory> {
     memory(worker.pid()).context("memory is read from /proc, which is not here")
 }
 
-async fn call_each(client: &Client, subjects: &[String]) -> anyhow::Result<()> {
+/// One call of each, some at once.
+pub async fn call_each(client: &Client, subjects: &[String]) -> anyhow::Result<()> {
     let calls = stream::iter(subjects).map(|subject| async move {
         let answer = client.request(subject.clone(), "hello".into()).await?;
         ensure!(

@@ -157,6 +157,20 @@ fn first_answers_after_a_restart_are_measured_without_a_compilation() {
 }
 
 #[test]
+fn calls_to_many_modules_are_measured_against_calls_to_one() {
+    let report = measured(&["--scenario", "many", "--modules", "20"]);
+    for who in ["one", "any"] {
+        assert!(report[who]["calls_per_s"].as_f64().unwrap() > 0.0, "{report}");
+    }
+    assert_eq!(
+        (&report["modules"], &report["cold_percent"]),
+        (&20.into(), &0.0.into())
+    );
+    assert!(report["prepared"].as_u64().unwrap() >= 20, "{report}");
+    assert_goals(&report, 5);
+}
+
+#[test]
 fn of_more_calls_than_a_worker_can_answer_none_is_lost() {
     let report = measured(&["--scenario", "overload"]);
     let count = |of: &Value| of.as_u64().unwrap();
