@@ -7,7 +7,7 @@ use std::fmt::Write;
 use super::modules::UPPER;
 
 /// How many functions of about a kilobyte each.
-const FUNCTIONS: u32 = 1950;
+const FUNCTIONS: u32 = 1830;
 /// How many pieces each of them has.
 const PIECES: u32 = 20;
 
