@@ -20,7 +20,7 @@ pub use jobs::{
     DeadArgs, DeadCommand, DeadGetArgs, DeadListArgs, DeadPurgeArgs, DeadRedriveArgs, JobCancelArgs,
     JobGetArgs, JobListArgs, JobSubmitArgs, JobWaitArgs, JobsArgs, JobsCommand, PageArgs,
 };
-pub use peer::Peer;
+pub use peer::{Peer, Place};
 pub use seal::{SealArgs, SealingKeyArg};
 pub use servers::{BenchArgs, BenchAxumArgs, BenchEchoArgs, ChildArgs, Scenario, UpArgs};
 pub use settings::SettingsArgs;

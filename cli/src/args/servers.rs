@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use wess_gateway::config::HttpOptions;
+use wess_schemas::subject::Prefix;
 use wess_service::admin::AdminOptions;
 use wess_service::nats::NatsOptions;
 use wess_service::telemetry::TelemetryOptions;
 use wess_worker::WorkerOptions;
 
-use super::Output;
-use super::peer::Peer;
+use super::{Output, Peer};
 
 /// `wess up`.
 #[derive(Args)]
@@ -67,6 +67,10 @@ Examples:
   wess bench --scenario socket                        the seed protocol of `wess up --socket`
   wess bench --scenario http                          a component that serves HTTP, beside `wasmtime serve`
   wess bench --scenario tail                          what short calls notice of guests that burn
+  wess bench --scenario http --peer 'wash dev=http://127.0.0.1:8000/'
+  wess bench --scenario cold                          first answers after a restart
+  wess bench --scenario many --modules 10000
+  wess bench --scenario overload --seconds 30
   wess bench --seconds 20 -o json > bench.json
   setsid sh -c 'echo -19 > /proc/self/autogroup; exec wess bench'     shielded from other work
 It starts a nats-server, an echo and a worker of its own, in a temporary folder, and leaves nothing.
@@ -81,24 +85,25 @@ pub struct BenchArgs {
     /// How often to measure each case.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=99))]
     pub rounds: u64,
-    /// How many modules to store for the memory that one costs.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub modules: u64,
+    /// How many modules to store; 1000 unless told, 50 for --scenario cold, 10000 for many.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub modules: Option<u64>,
     /// How many executors the worker has; one per core unless told.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub executors: Option<u16>,
     /// Measure behind this server, which asks for no credentials; then no modules are stored in numbers.
     #[arg(long, value_name = "URL")]
     pub nats: Option<String>,
-    /// Measure this responder as well, which answers in upper case there; with its process, what that takes too. May be repeated.
-    #[arg(long = "peer", value_name = "NAME=SUBJECT[@PID]", requires = "nats")]
-    pub peers: Vec<Peer>,
     /// Which nats-server to start.
     #[arg(long, env = "WESS_NATS_SERVER", value_name = "FILE")]
     pub nats_server: Option<PathBuf>,
     /// Wasmtime's command line, for --scenario http.
     #[arg(long, env = "WESS_WASMTIME", value_name = "FILE")]
     pub wasmtime: Option<PathBuf>,
+    /// Measure this responder as well; with its process, what that takes too. May be given again. For calls it is a subject behind --nats, where it answers in
+    /// upper case; for http a URL, where the same component answers.
+    #[arg(long = "peer", value_name = "NAME=PLACE[@PID]")]
+    pub peers: Vec<Peer>,
     /// For people, or for programs.
     #[arg(
         long,
@@ -114,6 +119,17 @@ pub struct BenchArgs {
     pub markdown: bool,
 }
 
+impl BenchArgs {
+    /// How many modules to store.
+    pub fn modules(&self) -> u64 {
+        self.modules.unwrap_or(match self.scenario {
+            Scenario::Cold => 50,
+            Scenario::Many => 10_000,
+            _ => 1000,
+        })
+    }
+}
+
 /// What `wess bench` measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
@@ -122,7 +138,7 @@ pub enum Scenario {
     Calls,
     /// The Unix socket of `wess up`, against a bare axum echo over TCP.
     Socket,
-    /// A component that serves HTTP, against `wasmtime serve`.
+    /// A component that serves HTTP, against `wasmtime serve`; a plugin behind a gateway, against an echo there.
     Http,
     /// Kinds of guests and calls beside each other, and beside the bare echo.
     Guests,
@@ -132,6 +148,12 @@ pub enum Scenario {
     Tail,
     /// Instances that serve several calls, against fresh ones and the bare echo.
     Reuse,
+    /// A module's first answer after the worker was started again, and a new one's, against its compilation.
+    Cold,
+    /// Thousands of modules: start, memory, and calls to any of them against calls to one.
+    Many,
+    /// Three times what a worker can do, offered without waiting for answers.
+    Overload,
 }
 
 /// `wess child`.
@@ -161,4 +183,7 @@ pub struct BenchEchoArgs {
     pub nats: String,
     /// What to answer.
     pub subject: String,
+    /// Stand in a worker's place, for gateways of this prefix.
+    #[arg(long)]
+    pub as_worker_of: Option<Prefix>,
 }

@@ -39,7 +39,8 @@ pub enum Expected {
 }
 
 impl Expected {
-    fn is_met_by(&self, answer: &[u8]) -> bool {
+    /// Whether this answer is.
+    pub fn is_met_by(&self, answer: &[u8]) -> bool {
         match self {
             Self::Exactly(bytes) => answer == bytes,
             Self::Holding(bytes) => memchr::memmem::find(answer, bytes).is_some(),
@@ -80,13 +81,20 @@ impl Generator {
 
     /// Sends until the time is over, then waits for the last answers.
     pub async fn run(&mut self, load: &Load) -> anyhow::Result<Measured> {
+        self.run_among(load, std::slice::from_ref(&load.subject)).await
+    }
+
+    /// As [`Generator::run`], but each call goes to any of `subjects`, the same ones in every run.
+    pub async fn run_among(&mut self, load: &Load, subjects: &[Subject]) -> anyhow::Result<Measured> {
+        let mut dice = Dice::new();
         let replies: Vec<Subject> = (0..load.in_flight)
             .map(|slot| format!("{}.{slot}", self.inbox).into())
             .collect();
         let started = Instant::now();
         let mut sent = vec![started; load.in_flight];
         for (slot, reply) in replies.iter().enumerate() {
-            self.send(load, reply, &mut sent[slot]).await?;
+            self.send(dice.pick(subjects), load, reply, &mut sent[slot])
+                .await?;
         }
         let mut latency_ns = Histogram::new(3)?;
         let mut flying = load.in_flight;
@@ -100,7 +108,8 @@ impl Generator {
             check(&answer, load)?;
             latency_ns.record(sent[slot].elapsed().as_nanos() as u64)?;
             if started.elapsed() < load.duration {
-                self.send(load, &replies[slot], &mut sent[slot]).await?;
+                self.send(dice.pick(subjects), load, &replies[slot], &mut sent[slot])
+                    .await?;
             } else {
                 flying -= 1;
             }
@@ -112,12 +121,35 @@ impl Generator {
         })
     }
 
-    async fn send(&self, load: &Load, reply: &Subject, sent: &mut Instant) -> anyhow::Result<()> {
+    async fn send(
+        &self,
+        subject: &Subject,
+        load: &Load,
+        reply: &Subject,
+        sent: &mut Instant,
+    ) -> anyhow::Result<()> {
         *sent = Instant::now();
         Ok(self
             .client
-            .publish_with_reply(load.subject.clone(), reply.clone(), load.payload.clone())
+            .publish_with_reply(subject.clone(), reply.clone(), load.payload.clone())
             .await?)
+    }
+}
+
+/// Numbers that look random: Marsaglia's xorshift with 64 bits.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        Self(0x9E37_79B9_7F4A_7C15)
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        // The remainder is below a length, so that it is an index.
+        &from[(self.0 % from.len() as u64) as usize]
     }
 }
 
@@ -147,5 +179,18 @@ mod tests {
         assert!(exactly.is_met_by(b"AB") && !exactly.is_met_by(b"ABC"));
         let holding = Expected::Holding("AB".into());
         assert!(holding.is_met_by(b"xABx") && !holding.is_met_by(b"A"));
+    }
+
+    #[test]
+    fn dice_throw_every_number_about_as_often() {
+        let (mut dice, faces) = (Dice::new(), [0, 1, 2, 3]);
+        let mut thrown = [0; 4];
+        for _ in 0..4000 {
+            thrown[*dice.pick(&faces)] += 1;
+        }
+        assert!(
+            thrown.iter().all(|count| (900..1100).contains(count)),
+            "{thrown:?}"
+        );
     }
 }

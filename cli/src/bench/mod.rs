@@ -5,11 +5,17 @@
 mod bare;
 mod burner;
 mod cases;
+mod cold;
 mod echo;
+mod flood;
 mod goals;
 mod guests;
+mod large;
 mod load;
+mod many;
+mod metrics;
 mod modules;
+mod overload;
 mod processes;
 mod report;
 mod reuse;
@@ -32,13 +38,16 @@ use wess_schemas::subject::Endpoint;
 use wess_schemas::{ModuleName, Reference};
 use wess_worker::guest::BarePlugin;
 
-use crate::args::{BenchArgs, BenchAxumArgs, BenchEchoArgs, Output, Peer, Scenario};
+use crate::args::{BenchArgs, BenchAxumArgs, BenchEchoArgs, Output, Peer, Place, Scenario};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output;
 use crate::transport::over;
 
 use cases::{Field, Plan, Responder};
+use cold::ColdReport;
+use many::ManyReport;
+use overload::OverloadReport;
 use report::{Report, Table};
 use rig::{ECHO, Rig};
 use serve::HttpReport;
@@ -89,6 +98,18 @@ async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
                 Scenario::Socket => {
                     let report = measure_socket(&args).await?;
                     print(&args, &report, SocketReport::text, SocketReport::markdown)
+                }
+                Scenario::Cold => {
+                    let report = measure_cold(&args).await?;
+                    print(&args, &report, ColdReport::text, ColdReport::markdown)
+                }
+                Scenario::Overload => {
+                    let report = measure_overload(&args).await?;
+                    print(&args, &report, OverloadReport::text, OverloadReport::markdown)
+                }
+                Scenario::Many => {
+                    let report = measure_many(&args).await?;
+                    print(&args, &report, ManyReport::text, ManyReport::markdown)
                 }
                 Scenario::Http => {
                     let report = measure_http(&args).await?;
@@ -155,8 +176,29 @@ async fn measure_socket(args: &BenchArgs) -> anyhow::Result<SocketReport> {
     Ok(report)
 }
 
+async fn measure_cold(args: &BenchArgs) -> anyhow::Result<ColdReport> {
+    let bar = bar(cold::count(args))?;
+    let report = cold::measure(args, || bar.inc(1)).await?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+async fn measure_overload(args: &BenchArgs) -> anyhow::Result<OverloadReport> {
+    let bar = bar(overload::count(args))?;
+    let report = overload::measure(args, || bar.inc(1)).await?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+async fn measure_many(args: &BenchArgs) -> anyhow::Result<ManyReport> {
+    let bar = bar(many::count(args))?;
+    let report = many::measure(args, || bar.inc(1)).await?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
 async fn measure_http(args: &BenchArgs) -> anyhow::Result<HttpReport> {
-    let bar = bar(args.rounds * serve::COUNT)?;
+    let bar = bar(args.rounds * serve::count(args))?;
     let report = serve::measure(args, || bar.inc(1)).await?;
     bar.finish_and_clear();
     Ok(report)
@@ -172,7 +214,7 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     let cases = measure_calls(&rig, args, &bar).await?;
     bar.set_message("storing and restarting");
     let modules = if rig.owns_server() {
-        let (restarted, cached) = modules::measure(rig, args.modules).await?;
+        let (restarted, cached) = modules::measure(rig, args.modules()).await?;
         rig = restarted;
         Some(cached)
     } else {
@@ -211,7 +253,7 @@ async fn measure_calls(rig: &Rig, args: &BenchArgs, bar: &ProgressBar) -> anyhow
             pid: Some(rig.worker.pid()),
         },
         bare: BarePlugin::new(&modules::upper(0)?)?,
-        peers: args.peers.iter().map(peer).collect(),
+        peers: args.peers.iter().map(peer).collect::<anyhow::Result<_>>()?,
         nats_pid: rig.nats_pid(),
     };
     let plan = Plan {
@@ -223,11 +265,15 @@ async fn measure_calls(rig: &Rig, args: &BenchArgs, bar: &ProgressBar) -> anyhow
     cases
 }
 
-fn peer(peer: &Peer) -> (String, Responder) {
+fn peer(peer: &Peer) -> anyhow::Result<(String, Responder)> {
+    let Place::Subject(subject) = &peer.place else {
+        let text = format!("--scenario calls asks over NATS: where is {}?", peer.name);
+        return Err(Fault::local(Exit::Config, text).into());
+    };
     let responder = Responder {
-        subject: peer.subject.clone().into(),
+        subject: subject.as_str().into(),
         answer: <[u8]>::to_ascii_uppercase,
         pid: peer.pid,
     };
-    (peer.name.clone(), responder)
+    Ok((peer.name.clone(), responder))
 }

@@ -10,14 +10,15 @@ use serde::Serialize;
 use wess_schemas::subject::Endpoint;
 use wess_schemas::{ModuleName, Reference};
 
+use super::metrics::Metrics;
 use super::processes::Process;
 use super::rig::Rig;
 use super::usage::{Memory, memory};
 use crate::output;
-use crate::transport::{NewModule, Transport, http_client, over};
+use crate::transport::{NewModule, Transport, over};
 
 /// The guest that answers in upper case.
-const UPPER: &str = include_str!("upper.wat");
+pub const UPPER: &str = include_str!("upper.wat");
 /// How many are stored or called at once.
 const AT_ONCE: usize = 16;
 
@@ -73,43 +74,60 @@ pub fn upper(number: u64) -> anyhow::Result<Vec<u8>> {
     Ok(wat::parse_str(text)?)
 }
 
+/// The benchmark's guest, which turns so often in a loop before it answers.
+pub fn spin(turns: u32) -> anyhow::Result<Vec<u8>> {
+    const LOCALS: &str = "(local $end i32) (local $byte i32)";
+    let spinning = format!(
+        "{LOCALS} (local $turns i32) (local.set $turns (i32.const {turns}))
+         (loop $turn (br_if $turn (local.tee $turns (i32.sub (local.get $turns) (i32.const 1)))))"
+    );
+    Ok(wat::parse_str(UPPER.replace(LOCALS, &spinning))?)
+}
+
 /// The benchmark's guest, stored under `name`; `number` makes its bytes its own.
 pub async fn store(transport: &dyn Transport, name: ModuleName, number: u64) -> anyhow::Result<()> {
-    let wasm: Bytes = upper(number)?.into();
-    transport
-        .store(NewModule {
-            name,
-            wasm,
-            terms: Default::default(),
-        })
-        .await?;
+    store_wasm(transport, name.as_str(), upper(number)?.into()).await
+}
+
+/// Some guest, stored under `name`.
+pub async fn store_wasm(transport: &dyn Transport, name: &str, wasm: Bytes) -> anyhow::Result<()> {
+    let name = name.parse()?;
+    let terms = Default::default();
+    transport.store(NewModule { name, wasm, terms }).await?;
     Ok(())
+}
+
+/// Where a rig's worker takes raw calls of the module that has this name.
+pub fn subject(rig: &Rig, name: &str) -> anyhow::Result<String> {
+    let endpoint = Endpoint::InvokeRaw(Reference::Latest(name.parse()?), None);
+    Ok(rig.subjects().endpoint(&endpoint))
+}
+
+fn name_of(number: u64) -> String {
+    format!("tiny-{number}")
+}
+
+/// So many of the benchmark's guests, stored, and where each is called.
+pub async fn store_many(rig: &Rig, transport: &dyn Transport, count: u64) -> anyhow::Result<Vec<String>> {
+    let stores = stream::iter(1..=count)
+        .map(|number| async move { store(transport, name_of(number).parse()?, number).await });
+    stores.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    (1..=count).map(|number| subject(rig, &name_of(number))).collect()
 }
 
 /// Stores them, calls each, restarts the worker, and calls each again.
 pub async fn measure(rig: Rig, count: u64) -> anyhow::Result<(Rig, Cached)> {
     let client = rig.connect().await?;
     let transport = over(client.clone(), rig.subjects());
-    let names = || (1..=count).map(|number| format!("tiny-{number}").parse::<ModuleName>());
     let empty = used(&rig.worker)?;
-    let stores = stream::iter(names().zip(1..)).map(|(name, number)| {
-        let transport = transport.as_ref();
-        async move { store(transport, name?, number).await }
-    });
-    stores.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    let subjects = store_many(&rig, transport.as_ref(), count).await?;
     let stored = used(&rig.worker)?;
-    let subjects = names().map(|name| {
-        Ok(rig
-            .subjects()
-            .endpoint(&Endpoint::InvokeRaw(Reference::Latest(name?), None)))
-    });
-    let subjects: Vec<String> = subjects.collect::<anyhow::Result<_>>()?;
     call_each(&client, &subjects).await?;
 
-    let starting = Instant::now();
-    let rig = rig.restart_worker().await?;
-    let start_ms = starting.elapsed().as_millis() as u64;
-    let (before, compiled) = (used(&rig.worker)?, compilations(&rig.worker).await?);
+    let (rig, start) = rig.restart_worker().await?;
+    let start_ms = start.as_millis() as u64;
+    let compiled = Metrics::read(&rig.worker).await?.compilations()?;
+    let before = used(&rig.worker)?;
     let calling = Instant::now();
     call_each(&client, &subjects[..1]).await?;
     let first_call_us = calling.elapsed().as_micros() as u64;
@@ -121,16 +139,18 @@ pub async fn measure(rig: Rig, count: u64) -> anyhow::Result<(Rig, Cached)> {
         cached_bytes: each(used(&rig.worker)?, before),
         start_ms,
         first_call_us,
-        compilations: compilations(&rig.worker).await? - compiled,
+        compilations: Metrics::read(&rig.worker).await?.compilations()? - compiled,
     };
     Ok((rig, cached))
 }
 
-fn used(worker: &Process) -> anyhow::Result<Memory> {
+/// A worker's memory now.
+pub fn used(worker: &Process) -> anyhow::Result<Memory> {
     memory(worker.pid()).context("memory is read from /proc, which is not here")
 }
 
-async fn call_each(client: &Client, subjects: &[String]) -> anyhow::Result<()> {
+/// One call of each, some at once.
+pub async fn call_each(client: &Client, subjects: &[String]) -> anyhow::Result<()> {
     let calls = stream::iter(subjects).map(|subject| async move {
         let answer = client.request(subject.clone(), "hello".into()).await?;
         ensure!(
@@ -141,15 +161,4 @@ async fn call_each(client: &Client, subjects: &[String]) -> anyhow::Result<()> {
         Ok(())
     });
     calls.buffer_unordered(AT_ONCE).try_collect().await
-}
-
-/// As the worker counts them.
-async fn compilations(worker: &Process) -> anyhow::Result<u64> {
-    const COUNTER: &str = "registry_compilations_total ";
-    let url = format!("{}/metrics", worker.value("admin")?);
-    let metrics = http_client()?.get(url).send().await?.text().await?;
-    let counted = metrics
-        .lines()
-        .find_map(|line| line.split_once(COUNTER)?.1.parse().ok());
-    counted.with_context(|| format!("the worker has no counter {COUNTER}"))
 }

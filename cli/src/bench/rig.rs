@@ -1,6 +1,7 @@
 //! What a run measures with: a nats-server, an echo and a worker, each a process, all in one temporary folder.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use async_nats::{Client, Subject};
@@ -119,11 +120,12 @@ impl Rig {
             .with_context(|| format!("cannot connect to {}", self.url))
     }
 
-    /// Stops the worker and starts it again on the same folder.
-    pub async fn restart_worker(self) -> anyhow::Result<Self> {
+    /// Stops the worker and starts it again on the same folder; how long it took until it was ready.
+    pub async fn restart_worker(self) -> anyhow::Result<(Self, Duration)> {
         self.worker.stop().await?;
+        let starting = Instant::now();
         let worker = start_worker(self.folder.path(), &self.url, &self.prefix, self.executors).await?;
-        Ok(Self { worker, ..self })
+        Ok((Self { worker, ..self }, starting.elapsed()))
     }
 
     /// Stops everything in order.

@@ -59,7 +59,7 @@ pub async fn connect(address: SocketAddr, connections: usize) -> anyhow::Result<
     try_join_all((0..connections).map(|_| connect())).await
 }
 
-/// One measurement after a warm-up; `pids` are the processes that answer.
+/// One measurement after a warm-up; `pids` are the processes that answer, none if they are not known.
 pub async fn sample<S>(streams: &mut [S], load: &StreamLoad, pids: &[u32]) -> anyhow::Result<Sample>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -71,7 +71,8 @@ where
     };
     self::run(streams, &run(warm_up)).await?;
     let spent = || {
-        let responder = pids.iter().map(|pid| cpu_us(*pid)).sum::<Option<u64>>();
+        let spent = pids.iter().map(|pid| cpu_us(*pid)).sum::<Option<u64>>();
+        let responder = if pids.is_empty() { None } else { spent };
         [responder, cpu_us(std::process::id())]
     };
     let before = spent();

@@ -19,6 +19,8 @@ pub struct Memory {
     pub resident_bytes: u64,
     /// What is the process's own.
     pub anonymous_bytes: u64,
+    /// The most that was resident since its start.
+    pub peak_bytes: u64,
 }
 
 /// Memory now.
@@ -44,6 +46,7 @@ fn parse_status(status: &str) -> Option<Memory> {
     Some(Memory {
         resident_bytes: kib("VmRSS")? * 1024,
         anonymous_bytes: kib("RssAnon")? * 1024,
+        peak_bytes: kib("VmHWM")? * 1024,
     })
 }
 
@@ -60,11 +63,11 @@ mod tests {
 
     #[test]
     fn memory_is_read_in_bytes() {
-        let status = "Name:\twess\nVmRSS:\t    2016 kB\nRssAnon:\t     156 kB\n";
+        let status = "Name:\twess\nVmHWM:\t    3016 kB\nVmRSS:\t    2016 kB\nRssAnon:\t     156 kB\n";
         let memory = parse_status(status).unwrap();
         assert_eq!(
-            (memory.resident_bytes, memory.anonymous_bytes),
-            (2016 * 1024, 156 * 1024)
+            (memory.resident_bytes, memory.anonymous_bytes, memory.peak_bytes),
+            (2016 * 1024, 156 * 1024, 3016 * 1024)
         );
         assert_eq!(parse_status("VmRSS:\t1 kB\n"), None);
     }

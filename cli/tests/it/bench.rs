@@ -148,11 +148,76 @@ fn http_is_measured_beside_wasmtime_serve_and_leaves_nothing_behind() {
         wess_harness::wasmtime().to_str().unwrap(),
     ]);
     let cases = report["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 5);
+    assert_eq!(cases.len(), 9);
     for case in cases {
         assert!(case["sample"]["calls_per_s"].as_f64().unwrap() > 0.0, "{case}");
         assert!(case["of_serve"].as_f64().unwrap() > 0.0, "{case}");
     }
+    assert_goals(&report, 6);
+}
+
+/// Each of so many goals is told with what was measured.
+fn assert_goals(report: &Value, count: usize) {
+    assert!(report["cores"].as_u64().unwrap() > 0);
+    let goals = report["goals"].as_array().unwrap();
+    assert_eq!(goals.len(), count, "{report}");
+    for goal in goals {
+        assert!(
+            goal["what"].is_string() && goal["at_least"].is_boolean(),
+            "{goal}"
+        );
+        assert!(goal["goal"].is_number() && goal["measured"].is_number(), "{goal}");
+    }
+}
+
+#[test]
+fn first_answers_after_a_restart_are_measured_without_a_compilation() {
+    let report = measured(&["--scenario", "cold", "--modules", "4"]);
+    let cases = report["cases"].as_array().unwrap();
+    let shape: Vec<_> = cases
+        .iter()
+        .map(|case| (&case["what"], &case["modules"]))
+        .collect();
+    assert_eq!(
+        shape,
+        [(&"small".into(), &4.into()), (&"large".into(), &1.into())]
+    );
+    for case in cases {
+        assert!(case["warm_us"].as_f64().unwrap() > 0.0, "{case}");
+        assert!(case["first_us"].as_f64() > case["warm_us"].as_f64(), "{case}");
+    }
+    assert_eq!(report["compilations"], 0);
+    assert!(report["fresh"]["compile_ms"].as_f64().unwrap() > 0.0, "{report}");
+    assert_goals(&report, 4);
+}
+
+#[test]
+fn calls_to_many_modules_are_measured_against_calls_to_one() {
+    let report = measured(&["--scenario", "many", "--modules", "20"]);
+    for who in ["one", "any"] {
+        assert!(report[who]["calls_per_s"].as_f64().unwrap() > 0.0, "{report}");
+    }
+    assert_eq!(
+        (&report["modules"], &report["cold_percent"]),
+        (&20.into(), &0.0.into())
+    );
+    assert!(report["prepared"].as_u64().unwrap() >= 20, "{report}");
+    assert_goals(&report, 5);
+}
+
+#[test]
+fn of_more_calls_than_a_worker_can_answer_none_is_lost() {
+    let report = measured(&["--scenario", "overload"]);
+    let count = |of: &Value| of.as_u64().unwrap();
+    let refused: u64 = report["refused"].as_object().unwrap().values().map(count).sum();
+    assert_eq!(
+        count(&report["calls"]),
+        count(&report["answered"]) + refused,
+        "{report}"
+    );
+    assert_eq!(report["lost"], 0);
+    assert!(report["goodput_per_s"].as_f64().unwrap() > 0.0, "{report}");
+    assert_goals(&report, 4);
 }
 
 #[test]
