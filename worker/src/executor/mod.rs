@@ -21,6 +21,7 @@ use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -57,6 +58,9 @@ use tally::Tally;
 const STACK_BYTES: usize = 8 << 20;
 /// Calls from this process that an executor has not looked at yet.
 const DOOR_CALLS: usize = 1024;
+
+/// How long an executor keeps the one thread that maps modules: cold calls are few, and should not have to start it.
+const MAPPER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What all executors of a process have in common.
 pub struct Common {
@@ -289,6 +293,7 @@ pub async fn start(index: usize, common: Arc<Common>, lifecycle: &Lifecycle) -> 
         .enable_all()
         .event_interval(7)
         .max_blocking_threads(1)
+        .thread_keep_alive(MAPPER_KEPT)
         .thread_name(format!("wess-map-{index}"))
         .build()
         .map_err(Failure::internal)?;

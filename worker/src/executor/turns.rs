@@ -107,6 +107,23 @@ pub struct Executor {
     pub(super) cut: CancellationToken,
 }
 
+/// The engines of an executor. Those that stored modules need are made at once, or the first call of each kind would wait for
+/// it; one that cannot be made fails the calls that need it, not the worker.
+async fn make_engines(common: &Common) -> Arc<EnginePool> {
+    let engines = Arc::new(EnginePool::new(common.bounds.instances(), common.ticker.clone()));
+    let (making, registry) = (Arc::clone(&engines), common.registry.clone());
+    let making = tokio::task::spawn_blocking(move || {
+        let mut needs = registry.needs().into_iter();
+        needs.try_for_each(|needs| making.make_ready(needs))
+    });
+    match making.await {
+        Ok(Ok(())) => (),
+        Ok(Err(error)) => tracing::warn!(%error, "an engine could not be made ahead of its first call"),
+        Err(error) => tracing::error!(%error, "making engines failed"),
+    }
+    engines
+}
+
 impl Executor {
     /// Connects and subscribes.
     pub async fn open(
@@ -142,7 +159,7 @@ impl Executor {
         Ok(Self {
             tally,
             budget: common.budget.handle(),
-            engines: Arc::new(EnginePool::new(common.bounds.instances(), common.ticker.clone())),
+            engines: make_engines(&common).await,
             shelf: Shelf::new(common.max_prepared),
             slots: Slots::new(common.bounds),
             idle,

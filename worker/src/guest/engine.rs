@@ -236,6 +236,15 @@ impl Footprint {
     }
 }
 
+/// Which engines the calls of a module need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Needs {
+    /// How it is compiled.
+    pub metering: Metering,
+    /// Whether it is a component.
+    pub is_component: bool,
+}
+
 /// One executor's engines, made when first needed: nobody who never asks for fuel pays for counting it.
 pub struct EnginePool {
     slots: u32,
@@ -260,6 +269,18 @@ impl EnginePool {
             ticker,
             made: Default::default(),
         }
+    }
+
+    /// Makes what these calls need and nobody has made yet. Blocks, for a millisecond or more each.
+    pub fn make_ready(&self, needs: Needs) -> Result<(), EngineError> {
+        let footprints = match needs.is_component {
+            true => &[Footprint::Component][..],
+            false => &[Footprint::Page, Footprint::Pages],
+        };
+        for footprint in footprints {
+            self.get(needs.metering, *footprint)?;
+        }
+        Ok(())
     }
 
     pub(super) fn get(&self, metering: Metering, footprint: Footprint) -> wasmtime::Result<&RunningEngine> {

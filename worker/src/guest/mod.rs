@@ -29,7 +29,7 @@ mod wasi;
 pub use artifact::{Compiler, Prepared};
 pub use bare::BarePlugin;
 pub use ending::{Answer, Ending, GuestFault};
-pub use engine::{EngineError, EnginePool, Metering};
+pub use engine::{EngineError, EnginePool, Metering, Needs};
 pub use epoch::{Ticker, poll_noting_overstay};
 pub use fixed::Fixed;
 pub use host::{Host, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, StateError, StateFuture};

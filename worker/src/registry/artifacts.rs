@@ -86,6 +86,15 @@ impl Artifacts {
         self.lock().get(key).map(|kept| kept.artifact.clone())
     }
 
+    /// One that was verified before, or whose file passes now. What does not is left as it is, for [`Artifacts::load`]. Blocks.
+    pub(super) fn at_hand(&self, key: ArtifactKey) -> Option<Artifact> {
+        if let Some(verified) = self.verified(&key) {
+            return Some(verified);
+        }
+        let artifact = self.open_verified(&key, &self.path(&key)).ok()??;
+        Some(self.remember(key, artifact, false))
+    }
+
     /// Opens and verifies a file; `None` when there is none that may be loaded. Blocks.
     pub(super) fn load(&self, key: ArtifactKey) -> Option<Artifact> {
         let path = self.path(&key);

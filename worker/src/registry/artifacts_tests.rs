@@ -46,6 +46,8 @@ fn a_kept_artifact_is_read_only_in_a_private_folder_and_outlives_the_process() {
     assert_eq!(mode(&data.path().join(FOLDER)), 0o700);
     let (artifacts, stats) = open(data.path());
     assert!(artifacts.verified(&KEY).is_none());
+    assert_eq!(content(&artifacts.at_hand(KEY).unwrap()), b"machine code");
+    assert!(artifacts.verified(&KEY).is_some() && artifacts.at_hand(OTHER).is_none());
     assert_eq!(content(&artifacts.load(KEY).unwrap()), b"machine code");
     assert_eq!(content(&artifacts.verified(&KEY).unwrap()), b"machine code");
     assert!(artifacts.load(OTHER).is_none());
@@ -76,6 +78,7 @@ fn a_file_with_another_seal_owner_length_or_mode_is_removed_and_never_loaded() {
         let (data, path) = with_one();
         tamper(&path);
         let (artifacts, stats) = open(data.path());
+        assert!(artifacts.at_hand(KEY).is_none() && path.exists(), "{what}");
         assert!(artifacts.load(KEY).is_none(), "{what}");
         assert_eq!((stats.seals_refused.get(), path.exists()), (1, false), "{what}");
         artifacts.keep(KEY, b"machine code", true).unwrap();
@@ -96,6 +99,7 @@ fn a_sealed_file_under_another_name_is_refused() {
     let (data, path) = with_one();
     let (artifacts, stats) = open(data.path());
     fs::rename(&path, artifacts.path(&OTHER)).unwrap();
+    assert!(artifacts.at_hand(OTHER).is_none());
     assert!(artifacts.load(OTHER).is_none());
     assert_eq!(stats.seals_refused.get(), 1);
 }
@@ -107,6 +111,7 @@ fn a_link_is_not_followed() {
     fs::rename(&path, &elsewhere).unwrap();
     symlink(&elsewhere, &path).unwrap();
     let (artifacts, _) = open(data.path());
+    assert!(artifacts.at_hand(KEY).is_none());
     assert!(artifacts.load(KEY).is_none());
     artifacts.keep(KEY, b"machine code", true).unwrap();
     assert!(fs::symlink_metadata(&path).unwrap().is_file());

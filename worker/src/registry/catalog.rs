@@ -3,7 +3,7 @@
 //! Lists no version that no head lists. Its revision is the newest one up to which it has applied everything, so that
 //! a record learned out of order (read from the leader, or written by ourselves) is used at once but not counted.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +16,7 @@ use wess_schemas::{Digest, ModuleId, ModuleName, Reference, Tenant};
 
 use super::listing::{Listing, Resolved};
 use super::record::{Change, RawRecord, Record};
+use crate::guest::Needs;
 
 /// The mirror. Reads are lock-free; writes are rare and take turns.
 pub(super) struct Catalog {
@@ -122,6 +123,13 @@ impl Catalog {
     pub(super) fn snapshot(&self) -> (u64, Vec<RawRecord>) {
         let truth = self.lock();
         (*self.revision.borrow(), truth.records().collect())
+    }
+
+    /// Which engines the calls of all modules' newest versions need.
+    pub(super) fn needs(&self) -> HashSet<Needs> {
+        let names = self.names.pin();
+        let newest = names.values().filter_map(|listing| listing.latest());
+        newest.filter_map(|module| module.needs()).collect()
     }
 
     /// How many modules there are.

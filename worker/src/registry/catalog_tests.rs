@@ -1,8 +1,10 @@
 //! What the mirror shows after changes in order, out of order, and after a replay.
 
 use super::*;
+use crate::guest::Metering;
 use crate::registry::record::parse;
 use crate::registry::record::tests::{head, head_change, version, version_change};
+use wess_schemas::module::Abi;
 
 fn reference(text: &str) -> Reference {
     text.parse().unwrap()
@@ -216,4 +218,29 @@ fn a_route_is_claimed_by_whoever_else_has_it_now() {
     owner.routes.clear();
     catalog.learn(head_change("owner", 2, owner));
     assert_eq!(claimed("other"), None);
+}
+
+#[test]
+fn what_the_newest_versions_need_is_told_once_each_and_chains_need_nothing() {
+    let catalog = catalog();
+    let of = |abi, number| ModuleVersion {
+        abi,
+        ..version(number, 30)
+    };
+    let plain = Needs {
+        metering: Metering::Off,
+        is_component: false,
+    };
+    for (name, abi) in [("chain", Abi::Chain), ("plugin", Abi::Plugin)] {
+        catalog.follow(4, Some(version_change(name, 4, of(abi, 1))));
+        catalog.follow(5, Some(head_change(name, 5, head(&[1]))));
+    }
+    assert_eq!(catalog.needs(), HashSet::from([plain]));
+    catalog.follow(6, Some(version_change("http", 6, of(Abi::Http, 1))));
+    catalog.follow(7, Some(head_change("http", 7, head(&[1]))));
+    let served = Needs {
+        metering: Metering::Checked,
+        is_component: true,
+    };
+    assert_eq!(catalog.needs(), HashSet::from([plain, served]));
 }

@@ -11,8 +11,8 @@ use wess_schemas::settings::Settings;
 use wess_schemas::wit::ComponentInterface;
 use wess_schemas::{Digest, Limits, ModuleId, ModuleName, Tag, export};
 
-use crate::guest::Metering;
 use crate::guest::abi::Callable;
+use crate::guest::{Metering, Needs};
 use crate::secrets::Secrets;
 
 /// Everything that a call needs to know of the module that it names.
@@ -48,6 +48,16 @@ impl Resolved {
     /// How it is compiled for a call with so much fuel.
     pub fn metering(&self, fuel: Option<u64>) -> Metering {
         Metering::of(self.abi, self.size, self.settings.deterministic, fuel)
+    }
+
+    /// Which engines its calls need, unless they ask for fuel; a chain's need none.
+    pub(super) fn needs(&self) -> Option<Needs> {
+        let is_component = self.abi == Abi::Http || self.component.is_some();
+        let metering = self.metering(None);
+        (self.abi != Abi::Chain).then_some(Needs {
+            metering,
+            is_component,
+        })
     }
 
     /// The same bytes, named by nothing but their digest.

@@ -25,6 +25,7 @@ mod stats;
 mod storage;
 mod view;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +55,7 @@ use folder::DataFolder;
 use follow::Follower;
 use records::Records;
 
-use crate::guest::Compiler;
+use crate::guest::{Compiler, Needs};
 
 /// Lookups at the leader at once, and waiting. Each unknown name costs one.
 const MAX_LOOKUPS: (usize, usize) = (64, 1024);
@@ -182,6 +183,11 @@ impl Registry {
     /// How many modules the catalog lists.
     pub fn modules(&self) -> usize {
         self.0.catalog.len()
+    }
+
+    /// Which engines the calls of the modules need that the catalog lists.
+    pub fn needs(&self) -> HashSet<Needs> {
+        self.0.catalog.needs()
     }
 
     /// Bytes of local copies.
