@@ -18,7 +18,7 @@ pub const WAIT_MS: &str = "Wess-Wait-Ms";
 pub const FUEL: &str = "Wess-Fuel";
 /// In: most linear memory, in MiB.
 pub const MEMORY_MB: &str = "Wess-Memory-Mb";
-/// In: any value asks for all facts of a raw call; any other header but [`TRACEPARENT`] asks for them too.
+/// In: any value asks for all facts of a raw call; any other header but [`TRACEPARENT`] and [`INPUT_REF`] asks for them too.
 pub const FACTS: &str = "Wess-Facts";
 /// In, on stores of raw bytes: the module's settings, as JSON.
 pub const SETTINGS: &str = "Wess-Settings";

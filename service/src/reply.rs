@@ -10,7 +10,7 @@ use crate::bus::Reply;
 pub fn json_reply<T: Serialize>(body: &T) -> Reply {
     let mut headers = HeaderMap::new();
     headers.insert(HeaderName::from_static(header::CONTENT_TYPE), "application/json");
-    // Most are outcomes of some hundred bytes: one allocation, instead of one for each time that it doubles.
+    // Most are outcomes of some hundred bytes: room for them at once, instead of each time that it doubles.
     const USUAL_BYTES: usize = 1024;
     let mut payload = Vec::with_capacity(USUAL_BYTES);
     // Messages of ours always serialize: no maps with other keys than text, no failing `Serialize`.

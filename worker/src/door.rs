@@ -88,7 +88,7 @@ impl Door {
         };
         let (mut call, ended, answering) =
             http::call(reference, &request.headers, request.request, Instant::now())?;
-        call.trace = request.trace;
+        call.trace = request.trace.or(call.trace);
         let (tell, told) = oneshot::channel();
         let waiting = HttpWaiting::after_first_turn(ended, answering, tell);
         self.executors.dispatch_here(Arrival::Http(call, waiting))?;

@@ -82,6 +82,53 @@ async fn a_request_of_any_method_reaches_the_guest_and_its_response_the_client()
 }
 
 #[tokio::test]
+async fn a_raw_call_is_told_what_its_answer_is_and_the_facts_if_it_asks() {
+    for way in WAYS {
+        let web = Web::start(way);
+        let call = || client().post(web.at("/v1/modules/add/invoke/add")).body("[2,3]");
+        let told = |response: &reqwest::Response| {
+            let names = response.headers().keys().map(|name| name.as_str());
+            names.filter(|name| name.starts_with("wess-")).count()
+        };
+        let plain = call().send().await.unwrap();
+        assert_eq!(plain.headers()["content-type"], "application/json", "{way:?}");
+        assert_eq!(told(&plain), 0, "{way:?}: {plain:?}");
+        let asking = call().header("Wess-Facts", "all").send().await.unwrap();
+        assert_eq!(asking.headers()["content-type"], "application/json", "{way:?}");
+        assert!(told(&asking) >= 5, "{way:?}: {asking:?}");
+        assert_eq!(plain.text().await.unwrap(), asking.text().await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_trace_reaches_the_workers_log_whatever_was_asked() {
+    for way in WAYS {
+        let web = Web::start(way);
+        let chain = r#"{"steps":[{"module":"add","function":"add","args":[2,3],"limits":{"fuel":1}}]}"#;
+        let requests = [
+            client().get(web.url("/never")),
+            client()
+                .post(web.at("/v1/modules/add/invoke/add"))
+                .header("Wess-Fuel", "1")
+                .body("[2,3]"),
+            client().post(web.at("/v1/chain")).body(chain),
+        ];
+        for (number, request) in (1..).zip(requests) {
+            let trace_id = format!("{number:032x}");
+            let trace = format!("00-{trace_id}-b7ad6b7169203331-01");
+            let failed = request.header("traceparent", trace).send().await.unwrap();
+            assert!(!failed.status().is_success(), "{way:?}: {failed:?}");
+            eventually("the worker to log the trace", async || {
+                let log = web.worker_log();
+                let mut lines = log.lines().filter(|line| line.contains("a guest failed"));
+                lines.any(|line| line.contains(&trace_id)).then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_guest_without_a_response_is_a_problem_with_its_code() {
     for way in WAYS {
         let web = Web::start(way);

@@ -68,6 +68,11 @@ impl Web {
         self.worker.as_ref().unwrap_or(&self.gateway)
     }
 
+    /// What the worker has logged so far.
+    pub fn worker_log(&self) -> String {
+        self.worker().stderr()
+    }
+
     /// Kills the worker.
     pub fn kill_worker(&mut self) {
         self.worker().signal(Signal::KILL);

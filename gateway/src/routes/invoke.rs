@@ -31,9 +31,8 @@ use crate::workers::{Question, unreadable};
 
 /// The HTTP name of the idempotency key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// What of a raw call's headers goes on to the worker. Any of them has it tell what came of the call.
-const PASSED_ON: [&str; 5] = [
-    header::FACTS,
+/// What a caller may bound by headers, which go on to the worker.
+pub(super) const BOUNDS: [&str; 4] = [
     header::TIMEOUT_MS,
     header::WAIT_MS,
     header::FUEL,
@@ -106,7 +105,10 @@ async fn raw(
     body: Body,
     trace: TraceParent,
 ) -> Result<Response, Problem> {
-    let (asked, key, passed) = (asked(&headers)?, idempotency_key(&headers)?, passed_on(&headers)?);
+    let (asked, key) = (asked(&headers)?, idempotency_key(&headers)?);
+    let mut passed = passed_on(&headers, &BOUNDS)?;
+    // Whatever it is, it asks for all of them.
+    passed.extend(headers.get(header::FACTS).map(|_| (header::FACTS, "all")));
     let patience = app.workers.call_patience(asked.wait_ms, asked.limits.timeout_ms);
     let input = bodies::read(&app.admission, body, Bounds::INPUT_BYTES, app.bounds.body_timeout).await?;
     let large = input.len() > app.workers.inline_bytes();
@@ -142,18 +144,20 @@ pub(super) fn asked(headers: &HeaderMap) -> Result<CallHeaders, Problem> {
     Ok(asked)
 }
 
-/// Whether any header is Wess's. Most calls have none, and looking each up by its name costs more than all else here.
+/// Whether any header is Wess's. Most calls have none, and need not have each looked up by its name.
 fn names_ours(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with(OUR_PREFIX))
 }
 
-pub(super) fn passed_on(headers: &HeaderMap) -> Result<Vec<(&'static str, &str)>, Problem> {
+/// Those headers that are among `names`.
+pub(super) fn passed_on<'a>(
+    headers: &'a HeaderMap,
+    names: &[&'static str],
+) -> Result<Vec<(&'static str, &'a str)>, Problem> {
     if !names_ours(headers) {
         return Ok(Vec::new());
     }
-    let given = PASSED_ON
-        .iter()
-        .filter_map(|name| Some((*name, headers.get(*name)?)));
+    let given = names.iter().filter_map(|name| Some((*name, headers.get(*name)?)));
     let texts = given.map(|(name, value)| match value.to_str() {
         Ok(text) => Ok((name, text)),
         Err(_) => Err(Problem::invalid(format!("header {name} is not ASCII text"))),

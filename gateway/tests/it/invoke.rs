@@ -124,10 +124,24 @@ async fn facts_are_asked_for_when_the_caller_does() {
     send(house.address, "POST", path, &[("Accept", "*/*")], "").await;
     assert!(workers.asked().headers.is_empty(), "{:?}", workers.asked());
 
-    let workers = Workers::answering(|_| Ok(raw("", &[])));
-    let house = House::start(workers.clone()).await;
-    send(house.address, "POST", path, &[("wess-facts", "all")], "").await;
-    assert_eq!(header(&workers.asked(), header::FACTS), Some("all"));
+    for (asking, value, sent) in [
+        ("wess-facts", "yes", (header::FACTS, "all")),
+        ("Wess-Timeout-Ms", "5", (header::TIMEOUT_MS, "5")),
+        ("Wess-Wait-Ms", "5", (header::WAIT_MS, "5")),
+        ("Wess-Fuel", "5", (header::FUEL, "5")),
+        ("Wess-Memory-Mb", "5", (header::MEMORY_MB, "5")),
+        ("Idempotency-Key", "k", (header::MSG_ID, "k")),
+    ] {
+        let workers = Workers::answering(|_| Ok(raw("", &[])));
+        let house = House::start(workers.clone()).await;
+        send(house.address, "POST", path, &[(asking, value)], "").await;
+        let asked = workers.asked();
+        assert_eq!(
+            (header(&asked, sent.0), asked.headers.len()),
+            (Some(sent.1), 1),
+            "{asking}"
+        );
+    }
 }
 
 #[tokio::test]

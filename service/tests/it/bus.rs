@@ -9,6 +9,8 @@ use wess_harness::NatsServer;
 use wess_schemas::ErrorCode;
 use wess_service::bus::{Bus, BusError, NatsBus, Reply, Request};
 
+use wess_service::trace_context::TraceParent;
+
 use crate::support::connect;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -54,6 +56,21 @@ async fn a_reply_has_its_headers_and_its_body() {
     let reply = ask(&client, TIMEOUT).await.unwrap();
     assert_eq!(reply.payload, "hello");
     assert_eq!(reply.headers.get("Wess-Fuel").unwrap().as_str(), "7");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_trace_travels_as_a_header() {
+    let server = NatsServer::start();
+    let client = connect(&server).await.client;
+    echo(client.clone()).await;
+    let trace = TraceParent::generate();
+    let traced = Request {
+        trace: Some(trace),
+        ..request("hello", TIMEOUT)
+    };
+    let reply = NatsBus::new(client).request(traced).await.unwrap();
+    assert_eq!(TraceParent::of(&reply.headers), Some(trace));
+    assert!(reply.headers.get("Wess-Fuel").is_some());
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ pub enum Form {
     Raw,
     /// As raw, asked without any headers: the reply has only those that change what its bytes mean.
     Bare,
-    /// As bare, asked with a trace alone: the reply says too of what media type results are.
+    /// As bare, asked with no more than a trace and where the input lies: the reply says too of what media type results are.
     Traced,
     /// An HTTP request in, its response out: bodies that nobody holds whole.
     Http,
@@ -48,13 +48,15 @@ pub fn form(endpoint: &Endpoint, headers: Option<&HeaderMap>) -> Form {
     }
 }
 
-/// The form that a request for a raw reply asks for: who says anything but its trace wants to know what came of it.
+/// The form that a request for a raw reply asks for: who says more than its trace and where its input lies wants to know
+/// what came of it.
 pub fn raw_form(headers: Option<&HeaderMap>) -> Form {
+    let asks = |name: &HeaderName| ![header::TRACEPARENT, header::INPUT_REF].contains(&name.as_ref());
     match headers {
         None => Form::Bare,
         Some(headers) if headers.is_empty() => Form::Bare,
-        Some(headers) if headers.len() == 1 && headers.get(header::TRACEPARENT).is_some() => Form::Traced,
-        Some(_) => Form::Raw,
+        Some(headers) if headers.iter().any(|(name, _)| asks(name)) => Form::Raw,
+        Some(_) => Form::Traced,
     }
 }
 

@@ -332,7 +332,10 @@ impl Executor {
                     form => form,
                 };
                 let call = invoke::parse(endpoint, headers.as_ref(), payload, Instant::now());
-                let call = call.map(|call| Call { trace, ..call });
+                let call = call.map(|call| Call {
+                    trace: trace.or(call.trace),
+                    ..call
+                });
                 self.take_call(call, Responder::Door(form, reply), None);
             }
         }

@@ -20,12 +20,12 @@ use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use tokio::sync::oneshot;
 use wess_schemas::header::TRACEPARENT;
 use wess_schemas::reference::Reference;
-use wess_schemas::{ErrorCode, header};
+use wess_schemas::ErrorCode;
 use wess_service::http::{self, Broken};
 use wess_service::trace_context::TraceParent;
 
 use self::heads::{forward, without_hops};
-use super::invoke::{asked, passed_on};
+use super::invoke::{BOUNDS, asked, passed_on};
 use crate::admission::Room;
 use crate::app::App;
 use crate::auth::Door;
@@ -81,7 +81,7 @@ async fn exchange(
     request: Request,
 ) -> Result<Response, Problem> {
     let asked = asked(request.headers())?;
-    let facts = passed_on(request.headers())?
+    let facts = passed_on(request.headers(), &BOUNDS)?
         .into_iter()
         .map(|(name, text)| (name, text.to_owned()))
         .collect();
@@ -162,12 +162,7 @@ fn prepare(app: &App, head: &mut Parts, place: Place) -> Result<(), Problem> {
         // It is this gateway's secret.
         head.headers.remove(AUTHORIZATION);
     }
-    for name in [
-        header::TIMEOUT_MS,
-        header::WAIT_MS,
-        header::FUEL,
-        header::MEMORY_MB,
-    ] {
+    for name in BOUNDS {
         head.headers.remove(name);
     }
     let uri = Uri::builder()
