@@ -18,9 +18,9 @@ use http_body_util::BodyExt;
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use tokio::sync::oneshot;
+use wess_schemas::ErrorCode;
 use wess_schemas::header::TRACEPARENT;
 use wess_schemas::reference::Reference;
-use wess_schemas::ErrorCode;
 use wess_service::http::{self, Broken};
 use wess_service::trace_context::TraceParent;
 
