@@ -4,7 +4,7 @@
 //! A B A B: what disturbs the machine disturbs all, so that the ratios hold where the figures move.
 
 mod field;
-mod wasmtime;
+mod rival;
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use wess_schemas::subject::{Endpoint, Prefix, Subjects};
 use super::super::modules;
 use super::super::processes::Process;
 use super::super::rig::Rig;
-use super::wasmtime::{Flags, Wasmtime};
+use super::rival::{Flags, Wasmtime};
 use crate::args::{BenchArgs, Peer, Place};
 use crate::child;
 use crate::exit::Exit;
