@@ -1,15 +1,16 @@
 //! Calls queued from here that nobody has been given by their deadline: taken out of the queue, so that their callers
 //! can be told.
 //!
-//! Invariant: what a worker has been given is the worker's to answer; what is taken out here was given to nobody.
+//! Invariant: what a worker was given in time is the worker's to answer; past that, whoever takes a call out of the queue tells
+//! its caller, so that nobody is told twice.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::Subject;
-use async_nats::jetstream::Context;
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::stream::{DeleteMessageError, DeleteMessageErrorKind, Stream};
+use async_nats::jetstream::{Context, ErrorCode};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use wess_schemas::subject::{CALLS_CONSUMER, CALLS_STREAM, Subjects};
@@ -53,11 +54,20 @@ impl Overdue {
             return taken;
         };
         for (number, reply) in due {
-            if number > given && stream.delete_message(number).await.unwrap_or(false) {
+            if number > given && take_one(&stream, number).await.unwrap_or(false) {
                 taken.push(reply);
             }
         }
         taken
+    }
+
+    /// Whether an overdue call that a worker was given is the worker's to tell of, and not told of by who queued it. It is
+    /// out of the queue then. Where the queue does not say: twice is better than never.
+    pub async fn is_to_tell(jetstream: &Context, subjects: &Subjects, number: u64) -> bool {
+        let Ok(stream) = jetstream.get_stream_no_info(subjects.stream(CALLS_STREAM)).await else {
+            return true;
+        };
+        take_one(&stream, number).await.unwrap_or(true)
     }
 
     async fn due(&self) -> Vec<(u64, Subject)> {
@@ -88,6 +98,21 @@ impl Overdue {
         let due = std::mem::replace(&mut *waiting, later);
         due.into_iter().map(|((_, number), reply)| (number, reply))
     }
+}
+
+/// Takes one call out of the queue; false when it is not there any more. Of several who try, it is true for one.
+async fn take_one<I>(stream: &Stream<I>, number: u64) -> Result<bool, DeleteMessageError> {
+    match stream.delete_message(number).await {
+        Err(error) if is_gone(&error) => Ok(false),
+        taken => taken,
+    }
+}
+
+fn is_gone(error: &DeleteMessageError) -> bool {
+    let DeleteMessageErrorKind::JetStream(error) = error.kind() else {
+        return false;
+    };
+    error.error_code() == ErrorCode::NO_MESSAGE_FOUND
 }
 
 /// The number of the last call that was given to anybody.

@@ -17,6 +17,7 @@ use wess_schemas::{ErrorBody, ErrorCode, JobId, header};
 use wess_service::bus::{Reply, Request};
 use wess_service::queue::QueueError;
 use wess_service::queue::calls::QueuedCall;
+use wess_service::queue::overdue::Overdue;
 
 use super::spill::{Inner, Taker};
 use crate::call::{Call, QueuedAnswer, QueuedResult};
@@ -35,6 +36,8 @@ pub(super) struct InHand {
     endpoint: Endpoint,
     /// The name of its message, made when it was queued.
     id: JobId,
+    /// Its number in the queue.
+    number: u64,
     queued_ms: u64,
     is_redelivered: bool,
     acker: Acker,
@@ -53,6 +56,8 @@ struct Unread {
 enum Verdict {
     /// Its caller is told.
     Answer(Box<ErrorBody>),
+    /// Its wait has ended: its caller is told, unless who queued it does.
+    Overdue(Box<ErrorBody>),
     /// Nobody is told.
     Drop,
 }
@@ -81,6 +86,9 @@ impl Taker {
                 self.queue.0.stats.refused.fail_from_anywhere(error.code());
                 self.spawn(async move { taker.answer(hand, error_reply(&error)).await });
             }
+            Err(Verdict::Overdue(error)) => {
+                self.spawn(async move { taker.answer_overdue(hand, *error).await });
+            }
             Ok(()) if is_welcome => {
                 self.begin(hand);
                 return true;
@@ -98,9 +106,10 @@ impl Taker {
     ) -> Result<InHand, Box<Unread>> {
         let subjects = &self.queue.0.parts.subjects;
         // One that does not say how often it was delivered counts as delivered before.
-        let (delivered, queued_ms) = message.info().map_or((2, 0), |info| {
+        let (delivered, number, queued_ms) = message.info().map_or((2, 0, 0), |info| {
             let published_ms = info.published.unix_timestamp_nanos() / 1_000_000;
-            (info.delivered, u64::try_from(published_ms).unwrap_or(0))
+            let queued_ms = u64::try_from(published_ms).unwrap_or(0);
+            (info.delivered, info.stream_sequence, queued_ms)
         });
         let (message, acker) = message.split();
         let garbage = |acker, why: &dyn std::fmt::Display| {
@@ -127,6 +136,7 @@ impl Taker {
             call,
             endpoint,
             id,
+            number,
             queued_ms,
             is_redelivered: delivered > 1,
             acker,
@@ -157,7 +167,7 @@ impl Taker {
 
     /// Whether a call may be begun at all.
     fn judge(&self, hand: &InHand) -> Result<(), Verdict> {
-        let Inner { parts, stats, .. } = &*self.queue.0;
+        let parts = &self.queue.0.parts;
         if hand
             .call
             .reply
@@ -166,18 +176,17 @@ impl Taker {
         {
             return Err(Verdict::Drop);
         }
-        let told = |error: ErrorBody| {
-            Err(Verdict::Answer(Box::new(match hand.key() {
+        let named = |error: ErrorBody| {
+            Box::new(match hand.key() {
                 Some(key) => error.for_job(key),
                 None => error,
-            })))
+            })
         };
         if hand.call.time_left((parts.clock)().unix_ms()).is_none() {
-            stats.expired.inc();
-            return told(expired());
+            return Err(Verdict::Overdue(named(expired())));
         }
         if hand.is_redelivered && !may_repeat(&hand.endpoint, hand.key().is_some()) {
-            return told(lost(&hand.endpoint));
+            return Err(Verdict::Answer(named(lost(&hand.endpoint))));
         }
         Ok(())
     }
@@ -303,6 +312,22 @@ impl Taker {
             control::send(&self.queue.0.parts.connection.client, subject, reply).await;
         }
         hand.settle(AckKind::Ack).await;
+    }
+
+    /// Tells a caller that its wait has ended, unless who queued the call has found that out meanwhile.
+    async fn answer_overdue(&self, hand: InHand, error: ErrorBody) {
+        let Inner {
+            parts,
+            jetstream,
+            stats,
+            ..
+        } = &*self.queue.0;
+        if !Overdue::is_to_tell(jetstream, &parts.subjects, hand.number).await {
+            return hand.settle(AckKind::Ack).await;
+        }
+        stats.expired.inc();
+        stats.refused.fail_from_anywhere(error.code());
+        self.answer(hand, error_reply(&error)).await;
     }
 
     async fn put_back_or_begin(&self, hand: InHand) {

@@ -6,10 +6,12 @@ use async_nats::jetstream::{self, stream};
 use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::time::Instant;
 use wess_harness::{DEADLINE, eventually};
 use wess_schemas::subject::{CALLS_STREAM, Subjects};
 use wess_schemas::timestamp::Timestamp;
 use wess_service::queue::calls::QueuedCall;
+use wess_service::queue::overdue::Overdue;
 
 use crate::rig::{Answered, Caller, header_map, read};
 
@@ -117,6 +119,17 @@ impl Counted {
         enqueue(&self.caller, wait, subject, headers, payload, &reply).await;
     }
 
+    /// Puts calls into the queue whose wait has ended, as remembered by whoever put them there.
+    pub async fn enqueue_overdue(&mut self, calls: usize, subject: &str) -> Overdue {
+        let overdue = Overdue::default();
+        for _ in 0..calls {
+            let reply = self.next_reply();
+            let number = enqueue(&self.caller, Duration::ZERO, subject, &[], "a", &reply).await;
+            overdue.add(Instant::now(), number, reply.into());
+        }
+        overdue
+    }
+
     /// The reply to every request, in the order of the requests. The queue must be empty by then, and nobody is answered
     /// twice.
     pub async fn answered_once(self) -> Vec<Answered<Message>> {
@@ -149,7 +162,7 @@ impl Counted {
     }
 }
 
-/// Puts a request into the queue that is answered at `reply`.
+/// Puts a request into the queue that is answered at `reply`; gives its number there.
 pub async fn enqueue(
     caller: &Caller,
     wait: Duration,
@@ -157,7 +170,7 @@ pub async fn enqueue(
     headers: &[(&str, &str)],
     payload: impl Into<Bytes>,
     reply: &str,
-) {
+) -> u64 {
     let now_ms = Timestamp::now().unix_ms();
     let call = QueuedCall {
         subject: subject.into(),
@@ -169,5 +182,5 @@ pub async fn enqueue(
     let stored = call
         .enqueue(&caller.jetstream(), &Subjects::default(), now_ms)
         .await;
-    stored.unwrap();
+    stored.unwrap()
 }

@@ -13,6 +13,8 @@ use wess_schemas::job::JobRecord;
 use wess_schemas::subject::{CALLS_STREAM, Queue, Subjects};
 use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode, JobId, Module, Outcome, Tenant, header};
+use wess_service::bus::Reply;
+use wess_service::reply::error_reply;
 
 use crate::queued::{Counted, WAIT, enqueue};
 use crate::rig::{Caller, Rig, Worker, add, nap, parse, refused};
@@ -133,6 +135,28 @@ async fn an_overdue_call_is_told_so_and_counted_and_not_run() {
     assert_eq!(metrics.read("wess_worker_calls_expired_in_queue_total"), 3);
     assert_eq!(metrics.read("wess_worker_calls_total{code=\"expired\"}"), 3);
     assert_eq!(metrics.read("wess_worker_calls_total{code=\"ok\"}"), 0);
+}
+
+#[tokio::test]
+async fn an_overdue_call_is_told_so_once_by_its_worker_or_by_who_queued_it() {
+    let (nats, caller) = nobody(&[], 10).await;
+    let mut calls = Counted::new(&caller).await;
+    // Enough that a worker comes while they are taken out.
+    let overdue = calls.enqueue_overdue(6000, "wess.invoke.upper").await;
+    let worker = tokio::task::spawn_blocking(move || (Worker::start(&nats, &[]), nats));
+    let taken = overdue.take_out(&caller.jetstream(), &Subjects::default()).await;
+    for reply in taken {
+        let Reply { headers, payload } = error_reply(&wess_service::queue::calls::overdue());
+        let client = &caller.client;
+        client
+            .publish_with_headers(reply, headers, payload)
+            .await
+            .unwrap();
+    }
+    for answer in calls.answered_once().await {
+        refused(ErrorCode::Expired, answer);
+    }
+    worker.await.unwrap();
 }
 
 /// How far ahead the clock of a worker is.
