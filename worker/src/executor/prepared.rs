@@ -1,4 +1,4 @@
-//! The modules that one executor has ready, and the calls that wait for one being loaded.
+//! The modules that one executor has ready, the engines that they run in, and the calls that wait for one being loaded.
 //!
 //! Invariant: at most one load per module is under way, however many calls wait for it.
 
@@ -11,6 +11,7 @@ use std::time::Instant;
 use lru::LruCache;
 use wess_schemas::{Digest, ErrorBody, ErrorCode};
 
+use super::Common;
 use crate::guest::{EnginePool, Metering, Prepared};
 use crate::registry::Registry;
 
@@ -103,6 +104,23 @@ pub struct Loaded {
     pub result: Result<Arc<Prepared>, ErrorBody>,
     /// How long it took.
     pub load_us: u64,
+}
+
+/// The engines of an executor. Those that stored modules need are made at once, or the first call of each kind would wait for
+/// it; one that cannot be made fails the calls that need it, not the worker.
+pub async fn engines(common: &Common) -> Arc<EnginePool> {
+    let engines = Arc::new(EnginePool::new(common.bounds.instances(), common.ticker.clone()));
+    let (making, registry) = (Arc::clone(&engines), common.registry.clone());
+    let making = tokio::task::spawn_blocking(move || {
+        let mut needs = registry.needs().into_iter();
+        needs.try_for_each(|needs| making.make_ready(needs))
+    });
+    match making.await {
+        Ok(Ok(())) => (),
+        Ok(Err(error)) => tracing::warn!(%error, "an engine could not be made ahead of its first call"),
+        Err(error) => tracing::error!(%error, "making engines failed"),
+    }
+    engines
 }
 
 /// Gets a module's compiled file and maps it, off the executor's thread.

@@ -29,7 +29,7 @@ use super::idle::Idle;
 use super::inbox::Inbox;
 use super::keyed::Keyed;
 use super::lanes::{Awaited, GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, first_turn};
-use super::prepared::Shelf;
+use super::prepared::{self, Shelf};
 use super::respond::{Holds, Responder};
 use super::series::Here;
 use super::slots::{Slots, Waits};
@@ -107,23 +107,6 @@ pub struct Executor {
     pub(super) cut: CancellationToken,
 }
 
-/// The engines of an executor. Those that stored modules need are made at once, or the first call of each kind would wait for
-/// it; one that cannot be made fails the calls that need it, not the worker.
-async fn make_engines(common: &Common) -> Arc<EnginePool> {
-    let engines = Arc::new(EnginePool::new(common.bounds.instances(), common.ticker.clone()));
-    let (making, registry) = (Arc::clone(&engines), common.registry.clone());
-    let making = tokio::task::spawn_blocking(move || {
-        let mut needs = registry.needs().into_iter();
-        needs.try_for_each(|needs| making.make_ready(needs))
-    });
-    match making.await {
-        Ok(Ok(())) => (),
-        Ok(Err(error)) => tracing::warn!(%error, "an engine could not be made ahead of its first call"),
-        Err(error) => tracing::error!(%error, "making engines failed"),
-    }
-    engines
-}
-
 impl Executor {
     /// Connects and subscribes.
     pub async fn open(
@@ -159,7 +142,7 @@ impl Executor {
         Ok(Self {
             tally,
             budget: common.budget.handle(),
-            engines: make_engines(&common).await,
+            engines: prepared::engines(&common).await,
             shelf: Shelf::new(common.max_prepared),
             slots: Slots::new(common.bounds),
             idle,
