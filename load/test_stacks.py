@@ -20,7 +20,7 @@ wess-exec-0  9699/9724  24952.141177:\x20
 \t         2945c50 <&mio::net::TcpStream as std::io::Write>::write_vectored (/bin/wess-worker)
 
 wess-exec-0  9699/9724  24952.142177:\x20
-\t            1239 [unknown] (/tmp/x/data/artifacts/7116/3151.plain)
+\t            1239 [unknown] (data/artifacts/7116/3151.plain)
 \t         10e7f8d wess_worker::guest::invoke::invoke (/bin/wess-worker)
 
 wess-exec-0  9699/9724  24952.143177:\x20

@@ -290,6 +290,24 @@ pub fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 #[cfg(test)]
+impl Sample {
+    /// One of which only the rate matters.
+    pub fn of_rate(calls_per_s: f64) -> Self {
+        let cpu_us = Cpu {
+            nats: None,
+            responder: None,
+            generator: None,
+        };
+        Self {
+            calls_per_s,
+            p50_us: 1.0,
+            p99_us: 1.0,
+            cpu_us,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

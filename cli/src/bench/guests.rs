@@ -1,7 +1,5 @@
 //! `wess bench --scenario guests`: what kinds of guests and calls cost beside each other, and beside the bare echo.
 
-use std::time::Duration;
-
 use async_nats::Client;
 use bytes::Bytes;
 use serde::Serialize;
@@ -14,8 +12,8 @@ use super::goals::Goal;
 use super::load::Expected;
 use super::modules::upper;
 use super::report::{Table, sample_row};
-use super::rig::{ECHO, Rig, needs_own_server};
-use super::turns::{Contender, Turns, ratio};
+use super::rig::{ECHO, Rig};
+use super::turns::{Contender, at_each, ratio};
 use crate::args::BenchArgs;
 
 const BYTES: usize = 64;
@@ -63,21 +61,12 @@ pub struct GuestsCase {
 pub const COUNT: u64 = (KINDS.len() * IN_FLIGHT.len()) as u64;
 
 /// Measures every kind in every round; `done` is called after each.
-pub async fn measure(args: &BenchArgs, mut done: impl FnMut()) -> anyhow::Result<GuestsReport> {
-    needs_own_server(args, "guests")?;
-    let rig = Rig::start(args).await?;
-    let client = rig.connect().await?;
-    let contenders = contenders(&rig, &client).await?;
-    let mut turns = Turns::new(client, rig.nats_pid()).await?;
-    let each = Duration::from_secs(args.seconds) / u32::try_from(args.rounds * COUNT)?;
-    let mut cases = Vec::new();
-    for in_flight in IN_FLIGHT {
-        let samples = turns
-            .rounds(&contenders, in_flight, (args.rounds, each), &mut done)
-            .await?;
-        cases.extend(of(in_flight, &samples));
-    }
-    rig.stop().await?;
+pub async fn measure(args: &BenchArgs, done: impl FnMut()) -> anyhow::Result<GuestsReport> {
+    let turns = at_each((args, "guests"), &IN_FLIGHT, contenders, done).await?;
+    let cases = turns
+        .iter()
+        .flat_map(|(in_flight, samples)| of(*in_flight, samples));
+    let cases: Vec<_> = cases.collect();
     Ok(GuestsReport {
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         cases,
@@ -86,7 +75,7 @@ pub async fn measure(args: &BenchArgs, mut done: impl FnMut()) -> anyhow::Result
 }
 
 /// In the order of [`KINDS`].
-async fn contenders(rig: &Rig, client: &Client) -> anyhow::Result<[Contender; KINDS.len()]> {
+async fn contenders(rig: &Rig, client: &Client) -> anyhow::Result<Vec<Contender>> {
     let input: Bytes = letters(BYTES).into();
     let upper_case: Bytes = input.to_ascii_uppercase().into();
     let store = |name, wasm: Vec<u8>| rig.store(client, name, wasm.into(), SettingsChange::default());
@@ -111,7 +100,7 @@ async fn contenders(rig: &Rig, client: &Client) -> anyhow::Result<[Contender; KI
         expected: Expected::Holding(output.into()),
         ..raw(rig.subjects().endpoint(&Endpoint::Invoke).into())
     };
-    Ok([echo, tiny, shaped, command, enveloped])
+    Ok(vec![echo, tiny, shaped, command, enveloped])
 }
 
 fn of(in_flight: usize, samples: &[Vec<Sample>]) -> Vec<GuestsCase> {

@@ -332,19 +332,7 @@ mod tests {
 
     #[test]
     fn the_ratio_is_that_of_the_middle_round_and_memory_is_held_against_its_goals() {
-        let sample = |calls_per_s| {
-            let cpu_us = Cpu {
-                nats: None,
-                responder: Some(1.0),
-                generator: Some(1.0),
-            };
-            Sample {
-                calls_per_s,
-                p50_us: 1.0,
-                p99_us: 2.0,
-                cpu_us,
-            }
-        };
+        let sample = Sample::of_rate;
         let turn = |any| Turn {
             one: sample(100.0),
             any: sample(any),

@@ -2,8 +2,6 @@
 //!
 //! Two modules of the same bytes on one worker: one has a fresh instance for each call, the other does not.
 
-use std::time::Duration;
-
 use async_nats::{Client, Subject};
 use bytes::Bytes;
 use serde::Serialize;
@@ -14,8 +12,8 @@ use super::goals::Goal;
 use super::load::Expected;
 use super::modules::upper;
 use super::report::{Table, sample_row};
-use super::rig::{ECHO, Rig, needs_own_server};
-use super::turns::{Contender, Turns, ratio};
+use super::rig::{ECHO, Rig};
+use super::turns::{Contender, at_each, ratio};
 use crate::args::BenchArgs;
 
 const BYTES: usize = 64;
@@ -107,21 +105,12 @@ impl Guest {
 }
 
 /// Measures everyone in every round; `done` is called after each.
-pub async fn measure(args: &BenchArgs, mut done: impl FnMut()) -> anyhow::Result<ReuseReport> {
-    needs_own_server(args, "reuse")?;
-    let rig = Rig::start(args).await?;
-    let client = rig.connect().await?;
-    let contenders = contenders(&rig, &client).await?;
-    let mut turns = Turns::new(client, rig.nats_pid()).await?;
-    let each = Duration::from_secs(args.seconds) / u32::try_from(args.rounds * COUNT)?;
-    let mut cases = Vec::new();
-    for in_flight in IN_FLIGHT {
-        let samples = turns
-            .rounds(&contenders, in_flight, (args.rounds, each), &mut done)
-            .await?;
-        cases.extend(of(in_flight, &samples));
-    }
-    rig.stop().await?;
+pub async fn measure(args: &BenchArgs, done: impl FnMut()) -> anyhow::Result<ReuseReport> {
+    let turns = at_each((args, "reuse"), &IN_FLIGHT, contenders, done).await?;
+    let cases = turns
+        .iter()
+        .flat_map(|(in_flight, samples)| of(*in_flight, samples));
+    let cases: Vec<_> = cases.collect();
     Ok(ReuseReport {
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         reuse: REUSE,

@@ -154,23 +154,10 @@ impl Table<9> for ScalingReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::cases::Cpu;
 
     #[test]
     fn two_executors_are_held_against_one_round_by_round() {
-        let sample = |calls_per_s| {
-            let cpu_us = Cpu {
-                nats: None,
-                responder: None,
-                generator: None,
-            };
-            Sample {
-                calls_per_s,
-                p50_us: 1.0,
-                p99_us: 1.0,
-                cpu_us,
-            }
-        };
+        let sample = Sample::of_rate;
         let report = report(
             &[
                 vec![sample(10.0), sample(20.0), sample(40.0)],

@@ -263,19 +263,11 @@ impl Table<8> for TailReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::cases::Cpu;
 
     fn sample(calls_per_s: f64, p99_us: f64) -> Sample {
-        let cpu_us = Cpu {
-            nats: None,
-            responder: None,
-            generator: None,
-        };
         Sample {
-            calls_per_s,
-            p50_us: 1.0,
             p99_us,
-            cpu_us,
+            ..Sample::of_rate(calls_per_s)
         }
     }
 

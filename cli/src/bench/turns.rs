@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use super::cases::{Cpu, Sample, WARM_UP, median};
 use super::load::{Expected, Generator, Load, Measured};
+use super::rig::{Rig, needs_own_server};
 use super::usage::cpu_us;
+use crate::args::BenchArgs;
 
 /// One of those that take turns: what it is asked, and whose processor time that costs.
 #[derive(Debug, Clone)]
@@ -109,6 +111,33 @@ impl Turns {
     ) -> anyhow::Result<Measured> {
         self.generator.run(&contender.load(in_flight, duration)).await
     }
+}
+
+/// What each did in its turns, for each number of calls in flight.
+pub type AtEach = Vec<(usize, Vec<Vec<Sample>>)>;
+
+/// A scenario in which everybody has the same worker: its turns with each number of calls in flight. `done` is called after each.
+pub async fn at_each(
+    (args, scenario): (&BenchArgs, &str),
+    in_flight: &[usize],
+    contenders: impl AsyncFnOnce(&Rig, &Client) -> anyhow::Result<Vec<Contender>>,
+    mut done: impl FnMut(),
+) -> anyhow::Result<AtEach> {
+    needs_own_server(args, scenario)?;
+    let rig = Rig::start(args).await?;
+    let client = rig.connect().await?;
+    let contenders = contenders(&rig, &client).await?;
+    let mut turns = Turns::new(client, rig.nats_pid()).await?;
+    let count = args.rounds * (contenders.len() * in_flight.len()) as u64;
+    let each = Duration::from_secs(args.seconds) / u32::try_from(count)?;
+    let mut all = AtEach::new();
+    for in_flight in in_flight {
+        let turn = (args.rounds, each);
+        let samples = turns.rounds(&contenders, *in_flight, turn, &mut done);
+        all.push((*in_flight, samples.await?));
+    }
+    rig.stop().await?;
+    Ok(all)
 }
 
 /// The one's rate as a part of the other's: the median of the rounds' ratios.
