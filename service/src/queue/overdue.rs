@@ -108,11 +108,19 @@ async fn take_one<I>(stream: &Stream<I>, number: u64) -> Result<bool, DeleteMess
     }
 }
 
+/// The server has a code for what is not there; of a stream in files it may say so in words alone.
 fn is_gone(error: &DeleteMessageError) -> bool {
     let DeleteMessageErrorKind::JetStream(error) = error.kind() else {
         return false;
     };
-    error.error_code() == ErrorCode::NO_MESSAGE_FOUND
+    match error.error_code() {
+        ErrorCode::SEQUENCE_NOT_FOUND | ErrorCode::NO_MESSAGE_FOUND => true,
+        ErrorCode::STREAM_MESSAGE_DELETE_FAILED => {
+            let said = error.to_string();
+            said.contains("no message found") || said.contains("stream store EOF")
+        }
+        _ => false,
+    }
 }
 
 /// The number of the last call that was given to anybody.

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, stream, stream::StorageType};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use wess_harness::{NatsServer, eventually, guest};
@@ -14,9 +14,10 @@ use wess_schemas::subject::{CALLS_STREAM, Queue, Subjects};
 use wess_schemas::timestamp::Timestamp;
 use wess_schemas::{ErrorBody, ErrorCode, JobId, Module, Outcome, Tenant, header};
 use wess_service::bus::Reply;
+use wess_service::queue::overdue::Overdue;
 use wess_service::reply::error_reply;
 
-use crate::queued::{Counted, WAIT, enqueue};
+use crate::queued::{Counted, WAIT, calls_stream, enqueue};
 use crate::rig::{Caller, Rig, Worker, add, nap, parse, refused};
 use crate::support::Running;
 
@@ -157,6 +158,29 @@ async fn an_overdue_call_is_told_so_once_by_its_worker_or_by_who_queued_it() {
         refused(ErrorCode::Expired, answer);
     }
     worker.await.unwrap();
+}
+
+#[tokio::test]
+async fn of_several_who_take_a_call_out_of_the_queue_one_is_to_tell_its_caller() {
+    for storage in [StorageType::Memory, StorageType::File] {
+        let nats = NatsServer::start();
+        let caller = Caller::connect(&nats).await;
+        let config = stream::Config {
+            storage,
+            ..calls_stream(10)
+        };
+        let jetstream = caller.jetstream();
+        jetstream.create_stream(config).await.unwrap();
+        for _ in 0..4 {
+            enqueue(&caller, WAIT, "wess.invoke.upper", &[], "a", "reply").await;
+        }
+        // In the middle, the first, the last, and the last that is left: each is missed in a way of its own.
+        for number in [2, 1, 4, 3] {
+            let is_to_tell = async || Overdue::is_to_tell(&jetstream, &Subjects::default(), number).await;
+            let told = [is_to_tell().await, is_to_tell().await, is_to_tell().await];
+            assert_eq!(told, [true, false, false], "{storage:?}, {number}");
+        }
+    }
 }
 
 /// How far ahead the clock of a worker is.
