@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use wess_schemas::limits::{EffectiveLimits, LimitPolicy, MIB};
+use wess_schemas::limits::{EffectiveLimits, LimitPolicy, MAX_WAIT_MS, MIB};
 use wess_schemas::timestamp::Timestamp;
 use wess_service::assets::AssetOptions;
 use wess_service::config::{ConfigError, Problems};
@@ -41,6 +41,10 @@ pub struct WorkerOptions {
     /// Calls waiting at once, per executor; the next one is refused as overloaded.
     #[arg(long, env = "WESS_QUEUE", default_value_t = 8192, value_name = "N")]
     pub queue: usize,
+    /// How long a call may have to wait for those before it, in milliseconds; one that would wait longer is left to the queue
+    /// that all workers share, and refused as overloaded when that is full.
+    #[arg(long, env = "WESS_QUEUE_MS", default_value_t = 100, value_name = "MS")]
+    pub queue_ms: u64,
     /// What waiting calls may hold together, per executor, in MiB.
     #[arg(long, env = "WESS_QUEUE_MB", default_value_t = 64, value_name = "MIB")]
     pub queue_mb: usize,
@@ -156,6 +160,7 @@ impl WorkerOptions {
                 slots,
                 waiting: self.queue,
                 waiting_bytes: self.queue_mb * MIB as usize,
+                patience: Duration::from_millis(self.queue_ms),
             },
             weights: Weights {
                 jobs: self.job_weight,
@@ -183,6 +188,7 @@ impl WorkerOptions {
         within("--executors", executors as u64, 1, MAX_EXECUTORS as u64);
         within("--slots", slots as u64, 1, most_slots as u64);
         within("--queue", self.queue as u64, 1, 1_000_000);
+        within("--queue-ms", self.queue_ms, 1, MAX_WAIT_MS);
         within("--queue-mb", self.queue_mb as u64, 16, 1 << 20);
         within("--job-weight", u64::from(self.job_weight), 1, 100);
         within("--call-weight", u64::from(self.call_weight), 1, 100);

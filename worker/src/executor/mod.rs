@@ -8,6 +8,7 @@ mod idle;
 mod inbox;
 mod keyed;
 mod lanes;
+mod pace;
 mod prepared;
 pub(crate) mod respond;
 mod series;

@@ -3,7 +3,7 @@
 //! Invariant: a call is in the house (`enter`, until `leave` or `start`) or holds a slot (`start`, until `release`).
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bounds of one executor.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +14,8 @@ pub struct Bounds {
     pub waiting: usize,
     /// What waiting calls may hold together, in bytes.
     pub waiting_bytes: usize,
+    /// How long the next call may have to wait for others before it; with more it waits in the queue, where it may.
+    pub patience: Duration,
 }
 
 impl Bounds {
@@ -210,12 +212,16 @@ impl<T: Waits> Slots<T> {
     pub fn has_line(&self) -> bool {
         !self.line.is_empty()
     }
+
+    /// How many wait for a slot.
+    pub fn line(&self) -> usize {
+        self.line.len()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[derive(Debug, PartialEq, Clone, Copy)]
     struct Fake(usize, Instant);
@@ -240,6 +246,7 @@ mod tests {
             slots,
             waiting,
             waiting_bytes,
+            patience: Duration::ZERO,
         })
     }
 

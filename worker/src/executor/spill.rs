@@ -29,6 +29,8 @@ const MAX_IN_FLIGHT: usize = 256;
 const MAX_OUTSIDE_BYTES: usize = 16 << 20;
 /// How long no call is handed over once the stream was not there; then one, and more once it is.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The same once the stream was full: refusing must cost less than running.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
 
 /// A call as it was asked, kept until its guest starts.
 #[derive(Debug)]
@@ -78,8 +80,39 @@ pub struct Spills {
     jetstream: Context,
     in_flight: usize,
     outside_bytes: usize,
-    /// Set while the stream is not there, or was not when it was last tried: when to try again.
-    away_until: Option<Instant>,
+    /// Set while the stream takes no calls, or took none when it was last tried.
+    shut: Option<Shut>,
+}
+
+/// Why the stream takes no calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It is not there.
+    Away,
+    /// It has no room.
+    Full,
+}
+
+/// The stream takes no calls, and is not asked until then.
+#[derive(Debug, Clone, Copy)]
+struct Shut {
+    why: Why,
+    until: Instant,
+}
+
+impl Shut {
+    fn after(error: &QueueError) -> Option<Self> {
+        let (why, pause) = match error {
+            QueueError::Unavailable { .. } => (Why::Away, PAUSE),
+            QueueError::Full { .. } => (Why::Full, FULL_PAUSE),
+            QueueError::Duplicate
+            | QueueError::TooLarge
+            | QueueError::Refused { .. }
+            | QueueError::Unknown { .. } => return None,
+        };
+        let until = Instant::now() + pause;
+        Some(Self { why, until })
+    }
 }
 
 impl Spills {
@@ -89,7 +122,7 @@ impl Spills {
             jetstream: jetstream::new(client),
             in_flight: 0,
             outside_bytes: 0,
-            away_until: None,
+            shut: None,
         }
     }
 
@@ -100,11 +133,17 @@ impl Spills {
 
     /// How many more may be on their way.
     fn room(&self) -> usize {
-        let most = match self.away_until {
+        let most = match self.shut {
             None => MAX_IN_FLIGHT,
-            Some(until) => usize::from(until <= Instant::now()),
+            Some(shut) => usize::from(shut.until <= Instant::now()),
         };
         most.saturating_sub(self.in_flight)
+    }
+
+    /// Whether the stream was full when it was last tried, not long ago: under a load that keeps it so it is tried all the time.
+    fn is_full(&self) -> bool {
+        self.shut
+            .is_some_and(|shut| shut.why == Why::Full && Instant::now() < shut.until + PAUSE)
     }
 }
 
@@ -191,9 +230,16 @@ impl Executor {
         }
     }
 
-    /// Hands over who stands in line while no slot is free, in their order.
+    /// Hands over who stands in line while no slot is free, in their order; refuses them while the queue is full.
     pub(super) fn spill_line(&mut self) {
-        if !self.slots.is_full() || !self.slots.has_leavers() || !self.may_spill() {
+        if !self.slots.is_full() || !self.slots.has_leavers() || !self.is_in_reach() {
+            return;
+        }
+        if self.spills.is_full() && self.spills.room() == 0 {
+            for ticket in self.slots.step_out(usize::MAX) {
+                self.slots.leave(ticket.size_bytes());
+                self.fail(ticket.responder, ticket.job_id, overloaded());
+            }
             return;
         }
         for ticket in self.slots.step_out(self.spills.room()) {
@@ -221,6 +267,13 @@ impl Executor {
         }
     }
 
+    /// Whether the line here is so long that a call has to wait in the queue, or be refused as that is full. While the queue
+    /// is away or so many are on their way to it as may be, and for what may not wait there, the line is as long as it must be.
+    pub(super) fn waits_elsewhere(&self, pending: &Pending) -> bool {
+        self.pace.wait_behind(self.slots.line()) > self.common.bounds.patience
+            && (self.may_leave(pending) || (self.spills.is_full() && pending.origin.is_some()))
+    }
+
     fn may_leave(&self, pending: &Pending) -> bool {
         let fits = self.spills.outside_bytes + pending.size_bytes <= MAX_OUTSIDE_BYTES;
         pending.origin.is_some() && fits && self.may_spill()
@@ -228,8 +281,12 @@ impl Executor {
 
     /// A worker that stops hands over only what another one can take.
     pub(super) fn may_spill(&self) -> bool {
-        self.spills.room() > 0
-            && self.client.connection_state() == State::Connected
+        self.spills.room() > 0 && self.is_in_reach()
+    }
+
+    /// Whether the queue can be asked, and somebody will take from it.
+    fn is_in_reach(&self) -> bool {
+        self.client.connection_state() == State::Connected
             && (!self.draining || self.common.fleet.has_others())
     }
 
@@ -255,13 +312,11 @@ impl Executor {
     pub(super) fn on_spilled(&mut self, Spilled { leaving, result }: Spilled) {
         self.spills.in_flight -= 1;
         match &result {
-            Ok(()) => self.spills.away_until = None,
+            Ok(()) => self.spills.shut = None,
             Err(error) => {
                 let cause = std::error::Error::source(error).map(ToString::to_string);
                 tracing::debug!(%error, cause, "a call was not handed over");
-                if let QueueError::Unavailable { .. } = error {
-                    self.spills.away_until = Some(Instant::now() + PAUSE);
-                }
+                self.spills.shut = Shut::after(error).or(self.spills.shut);
             }
         }
         match leaving {
@@ -281,9 +336,20 @@ impl Executor {
                 match result {
                     Ok(()) | Err(QueueError::Duplicate) => self.tally.spilled.add(1),
                     Err(error @ QueueError::Unknown { .. }) => self.refuse(pending, told(&error)),
-                    Err(_) => self.refuse(pending, overloaded()),
+                    Err(QueueError::Full { .. }) => self.refuse(pending, overloaded()),
+                    Err(_) => self.stay(pending),
                 }
             }
+        }
+    }
+
+    /// A call that the queue cannot take waits here, if the house has room for it.
+    fn stay(&mut self, mut pending: Box<Pending>) {
+        pending.origin = None;
+        if self.cut.is_cancelled() {
+            self.refuse(pending, stopping());
+        } else {
+            self.let_in(pending);
         }
     }
 

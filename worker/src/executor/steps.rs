@@ -124,6 +124,17 @@ pub struct Stored {
 pub type Errand = LocalBoxFuture<'static, Event>;
 
 impl Executor {
+    /// Into the house, if it has room.
+    pub(super) fn let_in(&mut self, pending: Box<Pending>) {
+        if !self.slots.enter(pending.size_bytes) {
+            self.turn_out(pending)
+        } else if pending.call.is_keyed {
+            self.look_up(pending)
+        } else {
+            self.resolve(pending)
+        }
+    }
+
     /// The module, from the mirror if it is there.
     pub(super) fn resolve(&mut self, pending: Box<Pending>) {
         if let Some(module) = self.common.registry.lookup(&pending.call.reference) {

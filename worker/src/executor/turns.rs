@@ -29,6 +29,7 @@ use super::idle::Idle;
 use super::inbox::Inbox;
 use super::keyed::Keyed;
 use super::lanes::{Awaited, GuestEnd, GuestFuture, Polled, Resumed, SlowLane, Suspended, first_turn};
+use super::pace::Pace;
 use super::prepared::{self, Shelf};
 use super::respond::{Holds, Responder};
 use super::series::Here;
@@ -75,6 +76,7 @@ pub struct Executor {
     pub(super) engines: Arc<EnginePool>,
     pub(super) shelf: Shelf<Box<Ticket>>,
     pub(super) slots: Slots<Box<Ticket>>,
+    pub(super) pace: Pace,
     pub(super) idle: Arc<Idle<Box<Kept>>>,
     /// Whether every slot was held at the end of the last turn.
     was_full: bool,
@@ -145,6 +147,7 @@ impl Executor {
             engines: prepared::engines(&common).await,
             shelf: Shelf::new(common.max_prepared),
             slots: Slots::new(common.bounds),
+            pace: Pace::default(),
             idle,
             was_full: false,
             spills: Spills::new(client.clone()),
@@ -344,12 +347,10 @@ impl Executor {
             origin,
             size_bytes,
         });
-        if !self.slots.enter(size_bytes) {
+        if self.waits_elsewhere(&pending) {
             self.turn_out(pending)
-        } else if pending.call.is_keyed {
-            self.look_up(pending)
         } else {
-            self.resolve(pending)
+            self.let_in(pending)
         }
     }
 
@@ -365,13 +366,17 @@ impl Executor {
     }
 
     fn start_guests(&mut self) {
-        let turn_ends = Instant::now() + TURN;
+        let begun = Instant::now();
+        self.pace.begin(begun);
+        let mut started = 0;
         while let Some(ticket) = self.slots.start() {
             self.start(ticket);
-            if Instant::now() >= turn_ends {
-                return;
+            started += 1;
+            if begun.elapsed() >= TURN {
+                break;
             }
         }
+        self.pace.end(begun, started, self.slots.can_start());
     }
 
     fn start(&mut self, mut ticket: Box<Ticket>) {

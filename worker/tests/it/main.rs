@@ -26,6 +26,7 @@ mod large;
 mod leaks;
 mod lifecycle;
 mod limits;
+mod line;
 mod many_modules;
 mod messaging;
 mod much_code;
