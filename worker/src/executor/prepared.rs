@@ -90,6 +90,11 @@ impl<T> Shelf<T> {
         self.ready.peek(&key).is_some_and(is_it)
     }
 
+    /// How many loads are under way.
+    pub fn loads(&self) -> usize {
+        self.loading.len()
+    }
+
     /// How many modules are ready.
     pub fn len(&self) -> usize {
         self.ready.len()
@@ -123,15 +128,33 @@ pub async fn engines(common: &Common) -> Arc<EnginePool> {
     engines
 }
 
-/// Gets a module's compiled file and maps it, off the executor's thread.
-pub async fn load(registry: Registry, engines: Arc<EnginePool>, key: Key) -> Loaded {
+/// Gets a module's compiled file and maps it, off the executor's thread unless it may be `here` and takes less than the way
+/// to another thread.
+pub async fn load(registry: Registry, engines: Arc<EnginePool>, key: Key, here: bool) -> Loaded {
     let started = Instant::now();
-    let result = try_load(registry, engines, key).await;
+    let at_once = if here {
+        at_once(&registry, &engines, key)
+    } else {
+        None
+    };
+    let result = match at_once {
+        Some(prepared) => Ok(prepared),
+        None => try_load(registry, engines, key).await,
+    };
     Loaded {
         key,
         result,
         load_us: started.elapsed().as_micros() as u64,
     }
+}
+
+/// A small core module whose compiled file is in memory. One that cannot be mapped is left to [`try_load`], which says so.
+fn at_once(registry: &Registry, engines: &EnginePool, (digest, metering): Key) -> Option<Arc<Prepared>> {
+    let artifact = registry.artifact_at_once(digest, metering)?;
+    let prepared = Prepared::load(engines, metering, &artifact.file).ok();
+    // Nobody waits for that: only what is evicted after the next start depends on it.
+    drop(tokio::task::spawn_blocking(move || artifact.note_use()));
+    prepared
 }
 
 async fn try_load(

@@ -260,6 +260,7 @@ impl Executor {
 
     pub(super) fn prepare(&mut self, ticket: Box<Ticket>) {
         let key = (ticket.module.digest, ticket.module.metering(ticket.limits.fuel));
+        let needs = ticket.module.needs(ticket.limits.fuel);
         match self.shelf.find(key, ticket) {
             Found::Ready(prepared, mut ticket) => {
                 ticket.prepared = Some(prepared);
@@ -268,7 +269,10 @@ impl Executor {
             Found::Waits => {}
             Found::StartLoad => {
                 let (registry, engines) = (self.common.registry.clone(), Arc::clone(&self.engines));
-                self.errand(load(registry, engines, key).map(Event::Loaded));
+                // One in a turn: of many, others than their callers would wait for it.
+                let here = self.shelf.loads() == 1
+                    && needs.is_some_and(|needs| !needs.is_component && engines.is_ready(needs));
+                self.errand(load(registry, engines, key, here).map(Event::Loaded));
             }
         }
     }

@@ -174,10 +174,13 @@ fn load_module(
     metering: Metering,
     file: &File,
 ) -> Result<(Code, EngineClock), EngineError> {
-    let mut running = engines.get(metering, Footprint::Page)?;
+    // What it starts with shows once it is mapped, and so it is mapped again where the guess was wrong.
+    let guess = Footprint::guess(file.metadata()?.len());
+    let mut running = engines.get(metering, guess)?;
     let mut module = trusted_from_file(&running.engine, file.try_clone()?)?;
-    if Footprint::of(&module) == Footprint::Pages {
-        running = engines.get(metering, Footprint::Pages)?;
+    let footprint = Footprint::of(&module);
+    if footprint != guess {
+        running = engines.get(metering, footprint)?;
         module = trusted_from_file(&running.engine, file.try_clone()?)?;
     }
     let pre = running.linker.instantiate_pre(&module)?;

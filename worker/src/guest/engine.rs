@@ -226,7 +226,19 @@ pub(super) enum Footprint {
     Component,
 }
 
+/// Compiled code of more than so many bytes seldom belongs to a module that starts with a single page.
+const SMALL_CODE_BYTES: u64 = 64 << 10;
+
 impl Footprint {
+    /// What a module of so many bytes of compiled code starts with, as a guess.
+    pub fn guess(code_bytes: u64) -> Self {
+        if code_bytes <= SMALL_CODE_BYTES {
+            Self::Page
+        } else {
+            Self::Pages
+        }
+    }
+
     /// What this module starts with.
     pub fn of(module: &wasmtime::Module) -> Self {
         match module.resources_required().max_initial_memory_size {
@@ -281,6 +293,16 @@ impl EnginePool {
             self.get(needs.metering, *footprint)?;
         }
         Ok(())
+    }
+
+    /// Whether that has been made.
+    pub fn is_ready(&self, needs: Needs) -> bool {
+        let made = &self.made[needs.metering as usize];
+        let is_made = |footprint| made[footprint as usize].get().is_some();
+        match needs.is_component {
+            true => is_made(Footprint::Component),
+            false => is_made(Footprint::Page) && is_made(Footprint::Pages),
+        }
     }
 
     pub(super) fn get(&self, metering: Metering, footprint: Footprint) -> wasmtime::Result<&RunningEngine> {

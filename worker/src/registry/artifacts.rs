@@ -4,14 +4,15 @@
 //! one descriptor. What has not our seal, owner and mode is removed and never loaded. Where the disk keeps nothing, memory does.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, IoSliceMut, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use lru::LruCache;
 use rustix::fs::{MemfdFlags, SealFlags, Timespec, Timestamps, UTIME_NOW};
+use rustix::io::ReadWriteFlags;
 use tempfile::Builder;
 use wess_schemas::Digest;
 
@@ -25,6 +26,9 @@ use crate::guest::Metering;
 const FOLDER: &str = "artifacts";
 /// Most bytes of compiled modules in memory, for want of disk. Executors that have one mapped keep it alive by themselves.
 const MAX_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Up to so many bytes are verified in less time than asking another thread takes.
+const SMALL_BYTES: u64 = 64 * 1024;
 
 /// Which compiled form of which bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +44,21 @@ pub struct Artifact {
     pub file: Arc<File>,
     /// The size of the compiled bytes, without the seal.
     pub size_bytes: u64,
+}
+
+impl Artifact {
+    /// A file of this size whose seal was verified.
+    fn of(file: File, size: u64) -> Self {
+        Self {
+            file: Arc::new(file),
+            size_bytes: size - SEAL_BYTES as u64,
+        }
+    }
+
+    /// Notes that it is used. Blocks.
+    pub fn note_use(&self) {
+        note_use(&self.file);
+    }
 }
 
 /// All artifacts of this node that its compiler could have made.
@@ -84,6 +103,19 @@ impl Artifacts {
     /// One that was verified before. Does not block.
     pub(super) fn verified(&self, key: &ArtifactKey) -> Option<Artifact> {
         self.lock().get(key).map(|kept| kept.artifact.clone())
+    }
+
+    /// One that is small and was verified before, or whose file passes now and is in memory: it is not waited for the disk.
+    /// Its use is left to be noted.
+    pub(super) fn at_once(&self, key: ArtifactKey) -> Option<Artifact> {
+        if let Some(verified) = self.verified(&key) {
+            return (verified.size_bytes <= SMALL_BYTES).then_some(verified);
+        }
+        let file = open_no_follow(&self.path(&key)).ok()?;
+        let size = file.metadata().ok()?.len();
+        let is_small = size <= SMALL_BYTES + SEAL_BYTES as u64;
+        let passes = is_small && self.passes(&key, &file, &InMemory(&file), size).ok()?;
+        passes.then(|| self.remember(key, Artifact::of(file, size), false))
     }
 
     /// One that was verified before, or whose file passes now. What does not is left as it is, for [`Artifacts::load`]. Blocks.
@@ -168,18 +200,16 @@ impl Artifacts {
     fn open_verified(&self, key: &ArtifactKey, path: &Path) -> io::Result<Option<Artifact>> {
         let file = open_no_follow(path)?;
         let size = file.metadata()?.len();
-        if !is_private(&file)?
-            || !self
-                .key
-                .verify(key, self.compatibility(key.metering), &file, size)?
-        {
+        if !self.passes(key, &file, &file, size)? {
             return Ok(None);
         }
         note_use(&file);
-        Ok(Some(Artifact {
-            file: Arc::new(file),
-            size_bytes: size - SEAL_BYTES as u64,
-        }))
+        Ok(Some(Artifact::of(file, size)))
+    }
+
+    fn passes(&self, key: &ArtifactKey, file: &File, bytes: &impl FileExt, size: u64) -> io::Result<bool> {
+        let compatibility = self.compatibility(key.metering);
+        Ok(is_private(file)? && self.key.verify(key, compatibility, bytes, size)?)
     }
 
     fn write(&self, key: &ArtifactKey, compiled: &[u8]) -> io::Result<()> {
@@ -255,6 +285,20 @@ impl Artifacts {
 
     fn lock(&self) -> MutexGuard<'_, LruCache<ArtifactKey, Kept>> {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file as far as the kernel has it in memory; what would have to be read from the disk is an error.
+struct InMemory<'a>(&'a File);
+
+impl FileExt for InMemory<'_> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let into = &mut [IoSliceMut::new(buffer)];
+        Ok(rustix::io::preadv2(self.0, into, offset, ReadWriteFlags::NOWAIT)?)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -203,3 +203,24 @@ fn what_was_compiled_loads_with_its_seal_behind_it_from_disk_and_from_memory() {
         );
     }
 }
+
+#[test]
+fn what_is_small_and_in_memory_is_verified_at_once_and_what_is_large_or_damaged_is_left() {
+    let (data, path) = with_one();
+    let (artifacts, stats) = open(data.path());
+    assert_eq!(content(&artifacts.at_once(KEY).unwrap()), b"machine code");
+    assert!(artifacts.verified(&KEY).is_some() && artifacts.at_once(OTHER).is_none());
+    for (bytes, is_small) in [(SMALL_BYTES, true), (SMALL_BYTES + 1, false)] {
+        artifacts.keep(OTHER, &vec![7; bytes as usize], true).unwrap();
+        let (again, _) = open(data.path());
+        assert_eq!(again.at_once(OTHER).is_some(), is_small, "{bytes} bytes");
+        // Who has verified it has not made it smaller.
+        assert_eq!(artifacts.at_once(OTHER).is_some(), is_small, "{bytes} bytes");
+    }
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    fs::write(&path, [b"code of others".as_slice(), &[0; SEAL_BYTES]].concat()).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(READ_ONLY)).unwrap();
+    let (artifacts, _) = open(data.path());
+    assert!(artifacts.at_once(KEY).is_none() && path.exists());
+    assert_eq!(stats.seals_refused.get(), 0);
+}

@@ -66,6 +66,15 @@ impl Registry {
         Some(artifact)
     }
 
+    /// As [`Registry::artifact_at_hand`], if it is small and in memory: for callers that may not block. They see to it that its
+    /// use is noted.
+    pub fn artifact_at_once(&self, digest: Digest, metering: Metering) -> Option<Artifact> {
+        let key = ArtifactKey { digest, metering };
+        let artifact = self.0.artifacts.at_once(key)?;
+        self.0.budget.touch(Item::Artifact(key));
+        Some(artifact)
+    }
+
     /// As [`Registry::artifact`], from bytes at hand.
     pub(super) async fn artifact_of(
         &self,

@@ -60,7 +60,7 @@ impl NodeKey {
         &self,
         key: &ArtifactKey,
         compatibility: &str,
-        file: &File,
+        file: &impl FileExt,
         size: u64,
     ) -> io::Result<bool> {
         let Some(mut left) = size.checked_sub(SEAL_BYTES as u64) else {
