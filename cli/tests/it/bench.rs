@@ -237,15 +237,29 @@ fn kinds_of_guests_are_measured_beside_the_echo_and_the_tiny_one() {
 #[test]
 fn two_executors_are_measured_beside_one() {
     let report = measured(&["--scenario", "scaling"]);
-    let executors: Vec<_> = report["cases"]
-        .as_array()
-        .unwrap()
+    let cases = report["cases"].as_array().unwrap();
+    let shape: Vec<_> = cases
         .iter()
-        .map(|case| case["executors"].as_u64().unwrap())
+        .map(|case| {
+            let count = |of: &str| case[of].as_u64().unwrap();
+            (
+                case["guest"].as_str().unwrap(),
+                count("in_flight"),
+                count("executors"),
+            )
+        })
         .collect();
-    assert_eq!(executors, [1, 2]);
-    let ratio = report["cases"][1]["ratio"].as_f64().unwrap();
-    assert_eq!(goals(&report), [(1.8, true, ratio)]);
+    let of = |guest, in_flight| [(guest, in_flight, 1), (guest, in_flight, 2)];
+    assert_eq!(
+        shape,
+        [of("burner", 32), of("upper", 50), of("upper", 256)].concat()
+    );
+    let busy = [1, 5].map(|at: usize| (1.8, true, cases[at]["busy_ratio"].as_f64().unwrap()));
+    assert_eq!(goals(&report), busy);
+    assert!(
+        cases.iter().all(|case| case["ratio"].as_f64().unwrap() > 0.0),
+        "{report}"
+    );
     assert!(report["burn_us"].as_f64().unwrap() > 20.0, "{report}");
 }
 
