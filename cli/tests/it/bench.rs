@@ -206,6 +206,25 @@ fn calls_to_many_modules_are_measured_against_calls_to_one() {
 }
 
 #[test]
+fn memory_is_measured_for_modules_suspended_guests_and_calls() {
+    let report = measured(&["--scenario", "memory", "--modules", "20", "--executors", "2"]);
+    let bytes = |of: &Value| of.as_u64().unwrap();
+    assert!(bytes(&report["idle"]["anonymous_bytes"]) > 0, "{report}");
+    assert!(report["ready"]["on"].as_f64().unwrap() > 1.0, "{report}");
+    let code = &report["code"];
+    assert!(bytes(&code["resident_bytes"]) > 0, "{report}");
+    assert_eq!(code["private_bytes"], 0);
+    let suspended = &report["suspended"];
+    assert_eq!(suspended["guests"], 96);
+    let first = bytes(&suspended["first_bytes"]);
+    assert!(0 < first && first <= bytes(&suspended["grown_bytes"]), "{report}");
+    let parts = report["parts"].as_array().unwrap();
+    assert_eq!((parts.len(), &parts[9]["calls"]), (10, &report["calls"]));
+    assert!((1..=1_000_000).contains(&bytes(&report["calls"])), "{report}");
+    assert_goals(&report, 5);
+}
+
+#[test]
 fn of_more_calls_than_a_worker_can_answer_none_is_lost() {
     let report = measured(&["--scenario", "overload"]);
     let count = |of: &Value| of.as_u64().unwrap();
