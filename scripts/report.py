@@ -119,7 +119,7 @@ def number(path, value):
 
 
 def is_ratio(path):
-    return path[-1] == "ratio" or path[0].startswith("of_")
+    return path[-1] == "ratio" or path[-1].endswith("_ratio") or path[0].startswith("of_")
 
 
 def size(count):
@@ -139,10 +139,11 @@ def markdown(titles, rows):
 
 
 def table(found):
-    """Lines as one table: a column for each figure that any of them has, in the order of first sight, ratios beside rates."""
+    """Lines as one table: a column for each figure that any of them has, in the order of first sight, ratios of rates beside those."""
     paths = list(dict.fromkeys(path for line in found for path, value in line.items() if value is not None))
     ratios = [path for path in paths if is_ratio(path)]
     if ("calls_per_s",) in paths:
+        ratios = [path for path in ratios if not path[-1].endswith("_ratio")]
         paths = [path for path in paths if path not in ratios]
         paths[(at := paths.index(("calls_per_s",)) + 1):at] = ratios
     return markdown([words(path) for path in paths], [[number(path, line.get(path)) for path in paths] for line in found])

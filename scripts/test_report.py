@@ -47,6 +47,12 @@ class Tables(unittest.TestCase):
         self.assertEqual((titles[3], echo[3], fresh[3], reused[3]), ("of echo", "", "0.33", "0.67"))
         self.assertNotIn("peers", titles)
 
+    def test_a_ratio_of_another_figure_than_the_rate_stays_beside_that(self):
+        scaling = {"executors": 2, "sample": sample(2.0, 1.0), "ratio": 1.5, "busy_calls_per_s": 8000.0, "busy_ratio": 1.0}
+        titles, line = rows(report.table(report.lines(scaling)))
+        self.assertEqual(titles[:5], ["executors", "busy calls/s", "busy ratio", "calls/s", "ratio"])
+        self.assertEqual(line[:5], ["2", "8000", "1.00", "2", "1.50"])
+
     def test_responders_by_themselves_are_a_table_and_what_stands_alone_is_another(self):
         tail = {"quiet": sample(1000.0, 1.0), "beside": sample(900.0, 2.0), "rate_ratio": 0.9, "burners": {"burn_us": 85000.0}, "goals": [goal(0.9)]}
         text = report.tables(measured(**tail)["report"])

@@ -154,6 +154,8 @@ pub enum Scenario {
     Many,
     /// Three times what a worker can do, offered without waiting for answers.
     Overload,
+    /// What a worker holds: idle, for each small module, for each guest that waits, and over a million calls.
+    Memory,
 }
 
 /// `wess child`.

@@ -86,6 +86,16 @@ impl Generator {
 
     /// As [`Generator::run`], but each call goes to any of `subjects`, the same ones in every run.
     pub async fn run_among(&mut self, load: &Load, subjects: &[Subject]) -> anyhow::Result<Measured> {
+        self.run_at_most(load, subjects, u64::MAX).await
+    }
+
+    /// As [`Generator::run_among`], but with so many calls at most; those that are in flight at once are always sent.
+    pub async fn run_at_most(
+        &mut self,
+        load: &Load,
+        subjects: &[Subject],
+        most: u64,
+    ) -> anyhow::Result<Measured> {
         let mut dice = Dice::new();
         let replies: Vec<Subject> = (0..load.in_flight)
             .map(|slot| format!("{}.{slot}", self.inbox).into())
@@ -97,7 +107,7 @@ impl Generator {
                 .await?;
         }
         let mut latency_ns = Histogram::new(3)?;
-        let mut flying = load.in_flight;
+        let (mut flying, mut left) = (load.in_flight, most.saturating_sub(load.in_flight as u64));
         while flying > 0 {
             let answer = tokio::time::timeout(load.duration + LAST_ANSWERS, self.answers.next());
             let answer = answer
@@ -107,7 +117,8 @@ impl Generator {
             let slot = slot_of(&answer).context("an answer to nothing that was asked")?;
             check(&answer, load)?;
             latency_ns.record(sent[slot].elapsed().as_nanos() as u64)?;
-            if started.elapsed() < load.duration {
+            if left > 0 && started.elapsed() < load.duration {
+                left -= 1;
                 self.send(dice.pick(subjects), load, &replies[slot], &mut sent[slot])
                     .await?;
             } else {

@@ -11,27 +11,17 @@ use super::cases::{Cpu, Sample, median};
 use super::goals::{self, Goal};
 use super::load::{Expected, Generator, Load};
 use super::metrics::Metrics;
-use super::modules::{self, call_each, used};
+use super::modules::{self, PREPARED, Ready, call_each, used};
 use super::report::sample_row;
-use super::rig::Rig;
+use super::rig::{Rig, needs_own_server};
 use super::usage::cpu_us;
 use crate::args::BenchArgs;
-use crate::exit::Exit;
-use crate::fault::Fault;
 use crate::output;
 use crate::transport::over;
 
 const IN_FLIGHT: usize = 50;
-/// Of so many the memory of one that is ready is taken: a worker keeps more ready than these.
-const MAX_CACHED: usize = 1000;
-/// Calls of each of those, so that nearly every executor of a small machine has them.
-const CALLS_OF_EACH: usize = 8;
 /// Calls that had to load their module first, as the worker counts them.
 const COLD_CALLS: &str = "worker_cold_calls_total";
-/// Modules that are ready, once per executor.
-const PREPARED: &str = "worker_prepared_modules";
-const KIB: f64 = 1024.0;
-const MIB: f64 = 1024.0 * KIB;
 
 /// Everything that one run measured.
 #[derive(Debug, Serialize)]
@@ -65,10 +55,8 @@ pub struct Held {
     pub idle_bytes: u64,
     /// More for each module that is stored, after a restart.
     pub stored_bytes: u64,
-    /// More for each that was called, on all executors together.
-    pub cached_bytes: u64,
-    /// On how many executors those were.
-    pub cached_on: f64,
+    /// More for each that was called.
+    pub cached: Ready,
     /// After all the measured calls.
     pub warm_bytes: u64,
     /// After about as many again.
@@ -82,11 +70,7 @@ pub fn count(args: &BenchArgs) -> u64 {
 
 /// Measures everything; `done` is called after each step.
 pub async fn measure(args: &BenchArgs, mut done: impl FnMut()) -> anyhow::Result<ManyReport> {
-    if args.nats.is_some() {
-        let text =
-            "--scenario many stores modules in numbers, in a nats-server of its own: --nats is for calls";
-        return Err(Fault::local(Exit::Config, text).into());
-    }
+    needs_own_server(args, "many")?;
     let modules = args.modules();
     let mut rig = Rig::start(args).await?;
     let idle_bytes = used(&rig.worker)?.resident_bytes;
@@ -102,12 +86,7 @@ pub async fn measure(args: &BenchArgs, mut done: impl FnMut()) -> anyhow::Result
     }
     done();
     let stored = used(&rig.worker)?.resident_bytes;
-    let few = &subjects[..subjects.len().min(MAX_CACHED)];
-    for _ in 0..CALLS_OF_EACH {
-        call_each(&client, few).await?;
-    }
-    let cached = used(&rig.worker)?.resident_bytes;
-    let cached_on = Metrics::read(&rig.worker).await?.number(PREPARED)? as f64 / few.len() as f64;
+    let cached = modules::make_ready(&rig, &client, &subjects).await?;
     call_each(&client, &subjects).await?;
     done();
 
@@ -125,8 +104,7 @@ pub async fn measure(args: &BenchArgs, mut done: impl FnMut()) -> anyhow::Result
     let held = Held {
         idle_bytes,
         stored_bytes: stored.saturating_sub(idle_bytes) / modules,
-        cached_bytes: cached.saturating_sub(stored) / few.len() as u64,
-        cached_on,
+        cached,
         warm_bytes,
         again_bytes: used(&rig.worker)?.resident_bytes,
     };
@@ -227,14 +205,11 @@ impl ManyReport {
                 .map(|turn| turn.any.calls_per_s / turn.one.calls_per_s),
         );
         let growth = memory.again_bytes as f64 / memory.warm_bytes as f64;
+        let [idle, cached] = modules::goals(memory.idle_bytes, &memory.cached);
         let goals = vec![
             Goal::at_most("start to ready, ms", 1000.0, start_ms),
-            Goal::at_most(
-                "resident without modules, MiB",
-                20.0,
-                memory.idle_bytes as f64 / MIB,
-            ),
-            Goal::at_most("each cached module, KiB", 32.0, memory.cached_bytes as f64 / KIB),
+            idle,
+            cached,
             Goal::at_least("rate of calls to any, of one", 0.9, ratio),
             Goal::at_most("memory after as many calls again, of before", 1.05, growth),
         ];
@@ -301,8 +276,8 @@ impl ManyReport {
             size("without modules, resident", memory.idle_bytes),
             size("each stored module", memory.stored_bytes),
             [
-                format!("each cached module, on {:.1} executors", memory.cached_on),
-                output::size(memory.cached_bytes),
+                format!("each cached module, on {:.1} executors", memory.cached.on),
+                output::size(memory.cached.resident_bytes),
             ],
             size("after the calls, resident", memory.warm_bytes),
             size("after as many again, resident", memory.again_bytes),
@@ -341,8 +316,11 @@ mod tests {
         let memory = Held {
             idle_bytes: 16 << 20,
             stored_bytes: 2048,
-            cached_bytes: 24 << 10,
-            cached_on: 2.0,
+            cached: Ready {
+                resident_bytes: 24 << 10,
+                anonymous_bytes: 12 << 10,
+                on: 2.0,
+            },
             warm_bytes: 100,
             again_bytes: 101,
         };

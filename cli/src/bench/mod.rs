@@ -13,6 +13,7 @@ mod guests;
 mod large;
 mod load;
 mod many;
+mod memory;
 mod metrics;
 mod modules;
 mod overload;
@@ -24,6 +25,7 @@ mod scaling;
 mod serve;
 mod socket;
 mod stream;
+mod suspended;
 mod tail;
 mod turns;
 mod usage;
@@ -47,7 +49,6 @@ use crate::transport::over;
 use cases::{Field, Plan, Responder};
 use cold::ColdReport;
 use many::ManyReport;
-use overload::OverloadReport;
 use report::{Report, Table};
 use rig::{ECHO, Rig};
 use serve::HttpReport;
@@ -103,10 +104,6 @@ async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
                     let report = measure_cold(&args).await?;
                     print(&args, &report, ColdReport::text, ColdReport::markdown)
                 }
-                Scenario::Overload => {
-                    let report = measure_overload(&args).await?;
-                    print(&args, &report, OverloadReport::text, OverloadReport::markdown)
-                }
                 Scenario::Many => {
                     let report = measure_many(&args).await?;
                     print(&args, &report, ManyReport::text, ManyReport::markdown)
@@ -117,19 +114,27 @@ async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
                 }
                 Scenario::Guests => {
                     let measure = async |bar: ProgressBar| guests::measure(&args, || bar.inc(1)).await;
-                    show(&args, guests::COUNT, measure).await
+                    show(&args, args.rounds * guests::COUNT, measure).await
                 }
                 Scenario::Scaling => {
                     let measure = async |bar: ProgressBar| scaling::measure(&args, || bar.inc(1)).await;
-                    show(&args, scaling::COUNT, measure).await
+                    show(&args, args.rounds * scaling::COUNT, measure).await
                 }
                 Scenario::Tail => {
                     let measure = async |bar: ProgressBar| tail::measure(&args, || bar.inc(1)).await;
-                    show(&args, tail::COUNT, measure).await
+                    show(&args, args.rounds * tail::COUNT, measure).await
                 }
                 Scenario::Reuse => {
                     let measure = async |bar: ProgressBar| reuse::measure(&args, || bar.inc(1)).await;
-                    show(&args, reuse::COUNT, measure).await
+                    show(&args, args.rounds * reuse::COUNT, measure).await
+                }
+                Scenario::Overload => {
+                    let measure = async |bar: ProgressBar| overload::measure(&args, || bar.inc(1)).await;
+                    show(&args, overload::count(&args), measure).await
+                }
+                Scenario::Memory => {
+                    let measure = async |bar: ProgressBar| memory::measure(&args, || bar.inc(1)).await;
+                    show(&args, memory::count(&args), measure).await
                 }
             }
         } => printed,
@@ -138,13 +143,13 @@ async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Measures a scenario that is one table, of which each round has so many measurements, and prints it.
+/// Measures a scenario that is one table, in so many steps, and prints it.
 async fn show<const N: usize, R: Table<N> + Serialize>(
     args: &BenchArgs,
-    count: u64,
+    steps: u64,
     measure: impl AsyncFnOnce(ProgressBar) -> anyhow::Result<R>,
 ) -> anyhow::Result<()> {
-    let bar = bar(args.rounds * count)?;
+    let bar = bar(steps)?;
     let report = measure(bar.clone()).await?;
     bar.finish_and_clear();
     print(args, &report, R::text, R::markdown)
@@ -179,13 +184,6 @@ async fn measure_socket(args: &BenchArgs) -> anyhow::Result<SocketReport> {
 async fn measure_cold(args: &BenchArgs) -> anyhow::Result<ColdReport> {
     let bar = bar(cold::count(args))?;
     let report = cold::measure(args, || bar.inc(1)).await?;
-    bar.finish_and_clear();
-    Ok(report)
-}
-
-async fn measure_overload(args: &BenchArgs) -> anyhow::Result<OverloadReport> {
-    let bar = bar(overload::count(args))?;
-    let report = overload::measure(args, || bar.inc(1)).await?;
     bar.finish_and_clear();
     Ok(report)
 }

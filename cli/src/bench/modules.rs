@@ -10,10 +10,11 @@ use serde::Serialize;
 use wess_schemas::subject::Endpoint;
 use wess_schemas::{ModuleName, Reference};
 
+use super::goals::Goal;
 use super::metrics::Metrics;
 use super::processes::Process;
 use super::rig::Rig;
-use super::usage::{Memory, memory};
+use super::usage::{KIB, MIB, Memory, memory};
 use crate::output;
 use crate::transport::{NewModule, Transport, over};
 
@@ -21,6 +22,12 @@ use crate::transport::{NewModule, Transport, over};
 pub const UPPER: &str = include_str!("upper.wat");
 /// How many are stored or called at once.
 const AT_ONCE: usize = 16;
+/// Of so many the memory of one that is ready is taken: a worker keeps more ready than these.
+const MAX_READY: usize = 1000;
+/// Calls of each of those, so that nearly every executor of a small machine has them.
+pub const CALLS_OF_EACH: usize = 8;
+/// Modules that are ready, once per executor.
+pub const PREPARED: &str = "worker_prepared_modules";
 
 /// What many modules cost, after a restart.
 #[derive(Debug, Serialize)]
@@ -142,6 +149,43 @@ pub async fn measure(rig: Rig, count: u64) -> anyhow::Result<(Rig, Cached)> {
         compilations: Metrics::read(&rig.worker).await?.compilations()? - compiled,
     };
     Ok((rig, cached))
+}
+
+/// More for each module that is ready, on all executors together, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Ready {
+    /// All that is resident, mapped files included.
+    pub resident_bytes: u64,
+    /// What is the process's own.
+    pub anonymous_bytes: u64,
+    /// On how many executors each is, at the mean.
+    pub on: f64,
+}
+
+/// Calls modules that are stored until nearly every executor has them ready. Not all, where they are very many.
+pub async fn make_ready(rig: &Rig, client: &Client, subjects: &[String]) -> anyhow::Result<Ready> {
+    let before = used(&rig.worker)?;
+    let few = &subjects[..subjects.len().min(MAX_READY)];
+    for _ in 0..CALLS_OF_EACH {
+        call_each(client, few).await?;
+    }
+    let after = used(&rig.worker)?;
+    let each = |of: fn(&Memory) -> u64| of(&after).saturating_sub(of(&before)) / few.len() as u64;
+    let prepared = Metrics::read(&rig.worker).await?.number(PREPARED)?;
+    Ok(Ready {
+        resident_bytes: each(|memory| memory.resident_bytes),
+        anonymous_bytes: each(|memory| memory.anonymous_bytes),
+        on: prepared as f64 / few.len() as f64,
+    })
+}
+
+/// What is wanted of a worker without modules, and of each that is ready.
+pub fn goals(idle_bytes: u64, ready: &Ready) -> [Goal; 2] {
+    let [idle, ready] = [idle_bytes, ready.resident_bytes].map(|bytes| bytes as f64);
+    [
+        Goal::at_most("resident without modules, MiB", 20.0, idle / MIB),
+        Goal::at_most("each cached module, KiB", 32.0, ready / KIB),
+    ]
 }
 
 /// A worker's memory now.

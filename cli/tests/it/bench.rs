@@ -206,6 +206,25 @@ fn calls_to_many_modules_are_measured_against_calls_to_one() {
 }
 
 #[test]
+fn memory_is_measured_for_modules_suspended_guests_and_calls() {
+    let report = measured(&["--scenario", "memory", "--modules", "20", "--executors", "2"]);
+    let bytes = |of: &Value| of.as_u64().unwrap();
+    assert!(bytes(&report["idle"]["anonymous_bytes"]) > 0, "{report}");
+    assert!(report["ready"]["on"].as_f64().unwrap() > 1.0, "{report}");
+    let code = &report["code"];
+    assert!(bytes(&code["resident_bytes"]) > 0, "{report}");
+    assert_eq!(code["private_bytes"], 0);
+    let suspended = &report["suspended"];
+    assert_eq!(suspended["guests"], 96);
+    let first = bytes(&suspended["first_bytes"]);
+    assert!(0 < first && first <= bytes(&suspended["grown_bytes"]), "{report}");
+    let parts = report["parts"].as_array().unwrap();
+    assert_eq!((parts.len(), &parts[9]["calls"]), (10, &report["calls"]));
+    assert!((1..=1_000_000).contains(&bytes(&report["calls"])), "{report}");
+    assert_goals(&report, 5);
+}
+
+#[test]
 fn of_more_calls_than_a_worker_can_answer_none_is_lost() {
     let report = measured(&["--scenario", "overload"]);
     let count = |of: &Value| of.as_u64().unwrap();
@@ -237,15 +256,29 @@ fn kinds_of_guests_are_measured_beside_the_echo_and_the_tiny_one() {
 #[test]
 fn two_executors_are_measured_beside_one() {
     let report = measured(&["--scenario", "scaling"]);
-    let executors: Vec<_> = report["cases"]
-        .as_array()
-        .unwrap()
+    let cases = report["cases"].as_array().unwrap();
+    let shape: Vec<_> = cases
         .iter()
-        .map(|case| case["executors"].as_u64().unwrap())
+        .map(|case| {
+            let count = |of: &str| case[of].as_u64().unwrap();
+            (
+                case["guest"].as_str().unwrap(),
+                count("in_flight"),
+                count("executors"),
+            )
+        })
         .collect();
-    assert_eq!(executors, [1, 2]);
-    let ratio = report["cases"][1]["ratio"].as_f64().unwrap();
-    assert_eq!(goals(&report), [(1.8, true, ratio)]);
+    let of = |guest, in_flight| [(guest, in_flight, 1), (guest, in_flight, 2)];
+    assert_eq!(
+        shape,
+        [of("burner", 32), of("upper", 50), of("upper", 256)].concat()
+    );
+    let busy = [1, 5].map(|at: usize| (1.8, true, cases[at]["busy_ratio"].as_f64().unwrap()));
+    assert_eq!(goals(&report), busy);
+    assert!(
+        cases.iter().all(|case| case["ratio"].as_f64().unwrap() > 0.0),
+        "{report}"
+    );
     assert!(report["burn_us"].as_f64().unwrap() > 20.0, "{report}");
 }
 
