@@ -1,6 +1,9 @@
-//! How much memory this process may use: its cgroup's limit, else the machine's memory.
+//! How much memory this process may use: its cgroup's limit, else the machine's memory; and what of its own code it holds.
 
+use std::ops::Range;
 use std::path::Path;
+
+use rustix::mm::Advice;
 
 /// What guests may hold together unless told: half of what the process may use, in bytes.
 pub fn default_budget_bytes() -> u64 {
@@ -38,9 +41,66 @@ fn machine_bytes() -> u64 {
     info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
+/// Gives back the memory of code that only the start needed; what goes on running is mapped again as it runs, from the page
+/// cache. Elsewhere than on Linux, or where the process may not see itself, it holds more than it needs.
+pub fn forget_start_up_code() {
+    let (Ok(maps), Ok(program)) = (
+        std::fs::read_to_string("/proc/self/maps"),
+        std::fs::read_link("/proc/self/exe"),
+    ) else {
+        return;
+    };
+    for code in maps.lines().filter_map(|line| code_of(line, &program)) {
+        #[expect(
+            unsafe_code,
+            reason = "nothing safe gives back memory that the loader has mapped"
+        )]
+        // SAFETY: the range is a mapping of this program's file that can be read and run but not written: nothing has ever changed
+        // a page of it, position-independent code being without relocations. What is run next is read from the file anew.
+        let given_back =
+            unsafe { rustix::mm::madvise(code.start as *mut _, code.len(), Advice::LinuxDontNeed) };
+        if let Err(error) = given_back {
+            tracing::debug!(%error, "the start's code stays in memory");
+        }
+    }
+}
+
+/// Where a line of `/proc/self/maps` has code of this program.
+fn code_of(line: &str, program: &Path) -> Option<Range<usize>> {
+    let mut words = line.split_ascii_whitespace();
+    let (range, rights) = (words.next()?, words.next()?);
+    if rights != "r-xp" || Path::new(words.nth(3)?) != program {
+        return None;
+    }
+    let (start, end) = range.split_once('-')?;
+    let address = |hex| usize::from_str_radix(hex, 16).ok();
+    Some(address(start)?..address(end)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_code_of_the_program_that_nobody_can_have_written_is_given_back() {
+        let code = |line: &str| code_of(line, Path::new("/bin/wess"));
+        let line = "55d0c0a00000-55d0c0a01000 r-xp 00400000 08:02 1234   /bin/wess";
+        assert_eq!(code(line), Some(0x55d0_c0a0_0000..0x55d0_c0a0_1000));
+        for other in [
+            line.replace("r-xp", "r--p"),
+            line.replace("r-xp", "rwxp"),
+            line.replace("/bin/wess", "/lib/libc.so.6"),
+            line.replace("/bin/wess", ""),
+        ] {
+            assert_eq!(code(&other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_was_given_back_still_runs() {
+        forget_start_up_code();
+        assert_eq!(cgroup_limit_bytes(Path::new("/nowhere"), ""), None);
+    }
 
     #[test]
     fn the_smallest_limit_on_the_way_to_the_root_holds() {

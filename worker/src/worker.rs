@@ -33,7 +33,6 @@ use crate::executor::{self, Common, Executors};
 use crate::files;
 use crate::fleet::{CountSlots, Fleet, SlotCounts};
 use crate::guest::{Compiler, MemoryBudget, Ticker};
-use crate::metrics;
 use crate::outbound::Outbound;
 use crate::queue::dead::Letters;
 use crate::queue::keyed::KeyedCalls;
@@ -42,6 +41,7 @@ use crate::queue::records::Records as JobRecords;
 use crate::queue::shares::shares;
 use crate::queue::spill::{CallQueue, CallQueueParts};
 use crate::registry::Registry;
+use crate::{memory, metrics};
 
 /// How long a start waits for the catalog in JetStream before it serves from the local copy.
 const CATALOG_PATIENCE: Duration = Duration::from_secs(5);
@@ -123,6 +123,7 @@ impl Worker {
             runtime: Handle::current(),
         };
         worker.register(&common, &call_queue, metrics);
+        memory::forget_start_up_code();
         Ok(worker)
     }
 
