@@ -151,7 +151,7 @@ pub async fn load(registry: Registry, engines: Arc<EnginePool>, key: Key, here: 
 /// A small core module whose compiled file is in memory. One that cannot be mapped is left to [`try_load`], which says so.
 fn at_once(registry: &Registry, engines: &EnginePool, (digest, metering): Key) -> Option<Arc<Prepared>> {
     let artifact = registry.artifact_at_once(digest, metering)?;
-    let prepared = Prepared::load(engines, metering, &artifact.file).ok();
+    let prepared = Prepared::load_module(engines, metering, &artifact.file).ok();
     // Nobody waits for that: only what is evicted after the next start depends on it.
     drop(tokio::task::spawn_blocking(move || artifact.note_use()));
     prepared

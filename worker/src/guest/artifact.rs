@@ -137,11 +137,24 @@ impl Prepared {
             Engine::detect_precompiled_file(path_of(file))?,
             Some(Precompiled::Component)
         );
-        let (code, clock) = if is_component {
-            load_component(engines, metering, file)?
-        } else {
-            load_module(engines, metering, file)?
-        };
+        if !is_component {
+            return Self::load_module(engines, metering, file);
+        }
+        let (code, clock) = load_component(engines, metering, file)?;
+        Ok(Arc::new(Self {
+            code,
+            clock,
+            metering,
+        }))
+    }
+
+    /// As [`Prepared::load`], of what is known to be no component.
+    pub fn load_module(
+        engines: &EnginePool,
+        metering: Metering,
+        file: &File,
+    ) -> Result<Arc<Self>, EngineError> {
+        let (code, clock) = load_module(engines, metering, file)?;
         Ok(Arc::new(Self {
             code,
             clock,

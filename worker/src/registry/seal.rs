@@ -67,10 +67,11 @@ impl NodeKey {
             return Ok(false);
         };
         let mut hasher = self.hasher(key, compatibility);
-        let mut buffer = vec![0; BUFFER_BYTES];
+        let most = |left: u64| usize::try_from(left).map_or(BUFFER_BYTES, |left| left.min(BUFFER_BYTES));
+        let mut buffer = vec![0; most(left)];
         let mut at = 0;
         while left > 0 {
-            let take = usize::try_from(left).map_or(BUFFER_BYTES, |left| left.min(BUFFER_BYTES));
+            let take = most(left);
             let chunk = &mut buffer[..take];
             file.read_exact_at(chunk, at)?;
             hasher.update(chunk);
