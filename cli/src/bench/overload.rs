@@ -24,7 +24,7 @@ use crate::transport::over;
 
 /// Turns of the guest's loop: some 400 µs. What generator and server need for each call that is offered is taken from the same
 /// cores: of a guest that does nothing three times its capacity could not be offered, and of a short one it would leave no room.
-const TURNS: u32 = 400_000;
+const TURNS: u32 = 900_000;
 const BYTES: usize = 64;
 /// Calls in flight by which capacity is measured.
 const CAPACITY_IN_FLIGHT: usize = 256;
