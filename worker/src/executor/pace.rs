@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(pace.wait_behind(1000), Duration::ZERO);
         pace.end(begun, 4, true);
         pace.begin(begun + 2 * MS);
-        assert_eq!((pace.wait_behind(100), pace.wait_behind(0)), (50 * MS, 0 * MS));
+        assert_eq!((pace.wait_behind(100), pace.wait_behind(0)), (50 * MS, Duration::ZERO));
     }
 
     #[test]
