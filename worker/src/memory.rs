@@ -42,27 +42,27 @@ fn machine_bytes() -> u64 {
 }
 
 /// Gives back the memory of code that only the start needed; what goes on running is mapped again as it runs, from the page
-/// cache. Elsewhere than on Linux, or where the process may not see itself, it holds more than it needs.
-pub fn forget_start_up_code() {
-    let (Ok(maps), Ok(program)) = (
-        std::fs::read_to_string("/proc/self/maps"),
-        std::fs::read_link("/proc/self/exe"),
-    ) else {
-        return;
-    };
+/// cache. How many bytes of code are concerned: none where the process may not see itself.
+pub fn forget_start_up_code() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    let mut bytes = 0;
     for code in maps.lines().filter_map(|line| code_of(line, &program)) {
         #[expect(
             unsafe_code,
             reason = "nothing safe gives back memory that the loader has mapped"
         )]
-        // SAFETY: the range is a mapping of this program's file that can be read and run but not written: nothing has ever changed
-        // a page of it, position-independent code being without relocations. What is run next is read from the file anew.
+        // SAFETY: the range is a mapping of this program's file that can be read and run but not written, and position-independent
+        // code is without relocations: what is run next is read from the file anew, and is the same. Lost is what a debugger or
+        // a probe of the kernel's has put there, which leaves the program's own code.
         let given_back =
             unsafe { rustix::mm::madvise(code.start as *mut _, code.len(), Advice::LinuxDontNeed) };
-        if let Err(error) = given_back {
-            tracing::debug!(%error, "the start's code stays in memory");
+        match given_back {
+            Ok(()) => bytes += code.len(),
+            Err(error) => tracing::debug!(%error, "the start's code stays in memory"),
         }
     }
+    bytes
 }
 
 /// Where a line of `/proc/self/maps` has code of this program.
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_was_given_back_still_runs() {
-        forget_start_up_code();
+        assert!(forget_start_up_code() > 0);
         assert_eq!(cgroup_limit_bytes(Path::new("/nowhere"), ""), None);
     }
 

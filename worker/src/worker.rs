@@ -123,7 +123,8 @@ impl Worker {
             runtime: Handle::current(),
         };
         worker.register(&common, &call_queue, metrics);
-        memory::forget_start_up_code();
+        let bytes = memory::forget_start_up_code();
+        tracing::debug!(bytes, "gave back what the start needed of the program");
         Ok(worker)
     }
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lru::LruCache;
+use tokio_util::task::TaskTracker;
 use wess_schemas::{Digest, ErrorBody, ErrorCode};
 
 use super::Common;
-use crate::guest::{EnginePool, Metering, Prepared};
+use crate::guest::{EnginePool, Metering, Needs, Prepared};
 use crate::registry::Registry;
 
 /// What is loaded: bytes, and whether they count fuel.
@@ -22,6 +23,7 @@ pub type Key = (Digest, Metering);
 pub struct Shelf<T> {
     ready: LruCache<Key, Arc<Prepared>>,
     loading: HashMap<Key, Vec<T>>,
+    loaded_here: bool,
 }
 
 /// What a call finds on the shelf.
@@ -40,6 +42,7 @@ impl<T> Shelf<T> {
         Self {
             ready: LruCache::new(room),
             loading: HashMap::new(),
+            loaded_here: false,
         }
     }
 
@@ -90,9 +93,14 @@ impl<T> Shelf<T> {
         self.ready.peek(&key).is_some_and(is_it)
     }
 
-    /// How many loads are under way.
-    pub fn loads(&self) -> usize {
-        self.loading.len()
+    /// Whether a module may be loaded on this thread: one in a turn, or of many all calls would wait for each.
+    pub fn may_load_here(&mut self) -> bool {
+        !std::mem::replace(&mut self.loaded_here, true)
+    }
+
+    /// A turn is over.
+    pub fn begin_turn(&mut self) {
+        self.loaded_here = false;
     }
 
     /// How many modules are ready.
@@ -129,17 +137,18 @@ pub async fn engines(common: &Common) -> Arc<EnginePool> {
 }
 
 /// Gets a module's compiled file and maps it, off the executor's thread unless it may be `here` and takes less than the way
-/// to another thread.
-pub async fn load(registry: Registry, engines: Arc<EnginePool>, key: Key, here: bool) -> Loaded {
+/// to another thread. What that leaves to do `here` tracks.
+pub async fn load(
+    registry: Registry,
+    engines: Arc<EnginePool>,
+    (key, needs): (Key, Option<Needs>),
+    here: Option<TaskTracker>,
+) -> Loaded {
     let started = Instant::now();
-    let at_once = if here {
-        at_once(&registry, &engines, key)
-    } else {
-        None
-    };
+    let at_once = here.and_then(|here| at_once(&registry, &engines, key, &here));
     let result = match at_once {
         Some(prepared) => Ok(prepared),
-        None => try_load(registry, engines, key).await,
+        None => try_load(registry, engines, key, needs).await,
     };
     Loaded {
         key,
@@ -149,11 +158,15 @@ pub async fn load(registry: Registry, engines: Arc<EnginePool>, key: Key, here: 
 }
 
 /// A small core module whose compiled file is in memory. One that cannot be mapped is left to [`try_load`], which says so.
-fn at_once(registry: &Registry, engines: &EnginePool, (digest, metering): Key) -> Option<Arc<Prepared>> {
+fn at_once(
+    registry: &Registry,
+    engines: &EnginePool,
+    (digest, metering): Key,
+    here: &TaskTracker,
+) -> Option<Arc<Prepared>> {
     let artifact = registry.artifact_at_once(digest, metering)?;
     let prepared = Prepared::load_module(engines, metering, &artifact.file).ok();
-    // Nobody waits for that: only what is evicted after the next start depends on it.
-    drop(tokio::task::spawn_blocking(move || artifact.note_use()));
+    here.spawn_blocking(move || artifact.note_use());
     prepared
 }
 
@@ -161,6 +174,7 @@ async fn try_load(
     registry: Registry,
     engines: Arc<EnginePool>,
     key: Key,
+    needs: Option<Needs>,
 ) -> Result<Arc<Prepared>, ErrorBody> {
     let (digest, metering) = key;
     let failed = |why: &dyn std::fmt::Display| {
@@ -172,6 +186,8 @@ async fn try_load(
         let (registry, engines) = (registry.clone(), Arc::clone(&engines));
         move || {
             let artifact = registry.artifact_at_hand(digest, metering)?;
+            // All of its kind: what is loaded next finds them made. One that cannot be made fails the load that needs it.
+            let _ = needs.map(|needs| engines.make_ready(needs));
             Some(Prepared::load(&engines, metering, &artifact.file))
         }
     };

@@ -1,7 +1,7 @@
 //! Who waits for a call, and how the answer gets there.
 
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_nats::Subject;
@@ -86,6 +86,12 @@ impl Responder {
             Self::Http(waiting) => waiting.poll_given_up(context),
             Self::Nats(..) | Self::Door(..) | Self::Queued(..) => Poll::Pending,
         }
+    }
+
+    /// Whether nobody waits any more, where that can be known.
+    pub fn is_given_up(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        self.poll_given_up(&mut context).is_ready()
     }
 
     /// The guest goes on past its first turn: what it may have said by then is passed on from now on as it comes.

@@ -101,7 +101,7 @@ struct Shut {
 }
 
 impl Shut {
-    fn after(error: &QueueError) -> Option<Self> {
+    fn after(error: &QueueError, now: Instant) -> Option<Self> {
         let (why, pause) = match error {
             QueueError::Unavailable { .. } => (Why::Away, PAUSE),
             QueueError::Full { .. } => (Why::Full, FULL_PAUSE),
@@ -110,8 +110,18 @@ impl Shut {
             | QueueError::Refused { .. }
             | QueueError::Unknown { .. } => return None,
         };
-        let until = Instant::now() + pause;
+        let until = now + pause;
         Some(Self { why, until })
+    }
+
+    /// Whether it is not to be asked yet.
+    fn holds(&self, now: Instant) -> bool {
+        now < self.until
+    }
+
+    /// Whether it was full a moment ago: under a load that keeps it so it is tried all the time.
+    fn is_full(&self, now: Instant) -> bool {
+        self.why == Why::Full && now < self.until + FULL_PAUSE
     }
 }
 
@@ -135,15 +145,19 @@ impl Spills {
     fn room(&self) -> usize {
         let most = match self.shut {
             None => MAX_IN_FLIGHT,
-            Some(shut) => usize::from(shut.until <= Instant::now()),
+            Some(shut) => usize::from(!shut.holds(Instant::now())),
         };
         most.saturating_sub(self.in_flight)
     }
 
-    /// Whether the stream was full when it was last tried, not long ago: under a load that keeps it so it is tried all the time.
+    /// Whether the stream was full a moment ago.
     fn is_full(&self) -> bool {
-        self.shut
-            .is_some_and(|shut| shut.why == Why::Full && Instant::now() < shut.until + PAUSE)
+        self.shut.is_some_and(|shut| shut.is_full(Instant::now()))
+    }
+
+    /// Whether it was, and is not to be asked yet.
+    fn refuses(&self) -> bool {
+        self.is_full() && self.shut.is_some_and(|shut| shut.holds(Instant::now()))
     }
 }
 
@@ -235,7 +249,7 @@ impl Executor {
         if !self.slots.is_full() || !self.slots.has_leavers() || !self.is_in_reach() {
             return;
         }
-        if self.spills.is_full() && self.spills.room() == 0 {
+        if self.spills.refuses() {
             for ticket in self.slots.step_out(usize::MAX) {
                 self.slots.leave(ticket.size_bytes());
                 self.fail(ticket.responder, ticket.job_id, overloaded());
@@ -271,7 +285,8 @@ impl Executor {
     /// is away or so many are on their way to it as may be, and for what may not wait there, the line is as long as it must be.
     pub(super) fn waits_elsewhere(&self, pending: &Pending) -> bool {
         self.pace.wait_behind(self.slots.line()) > self.common.bounds.patience
-            && (self.may_leave(pending) || (self.spills.is_full() && pending.origin.is_some()))
+            && (self.may_leave(pending)
+                || (self.spills.is_full() && pending.origin.is_some() && self.is_in_reach()))
     }
 
     fn may_leave(&self, pending: &Pending) -> bool {
@@ -316,7 +331,7 @@ impl Executor {
             Err(error) => {
                 let cause = std::error::Error::source(error).map(ToString::to_string);
                 tracing::debug!(%error, cause, "a call was not handed over");
-                self.spills.shut = Shut::after(error).or(self.spills.shut);
+                self.spills.shut = Shut::after(error, Instant::now()).or(self.spills.shut);
             }
         }
         match leaving {
@@ -383,4 +398,37 @@ impl Executor {
 /// Whoever takes the call from the queue, if it is there, runs its guest.
 fn told(error: &QueueError) -> ErrorBody {
     ErrorBody::new(ErrorCode::Internal, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> QueueError {
+        let source = async_nats::jetstream::context::PublishErrorKind::Other.into();
+        QueueError::Full { source }
+    }
+
+    fn away() -> QueueError {
+        let source = async_nats::jetstream::context::PublishErrorKind::Other.into();
+        QueueError::Unavailable { source }
+    }
+
+    #[test]
+    fn a_full_queue_is_asked_again_after_its_pause_and_not_taken_for_full_long_after() {
+        let now = Instant::now();
+        let shut = Shut::after(&full(), now).unwrap();
+        let moment = Duration::from_nanos(1);
+        assert!(shut.holds(now + FULL_PAUSE - moment) && !shut.holds(now + FULL_PAUSE));
+        assert!(shut.is_full(now + 2 * FULL_PAUSE - moment) && !shut.is_full(now + 2 * FULL_PAUSE));
+    }
+
+    #[test]
+    fn a_queue_that_is_away_is_not_full_and_other_failures_are_of_their_call_alone() {
+        let now = Instant::now();
+        let shut = Shut::after(&away(), now).unwrap();
+        assert!(shut.holds(now + FULL_PAUSE) && !shut.holds(now + PAUSE) && !shut.is_full(now));
+        assert!(Shut::after(&QueueError::TooLarge, now).is_none());
+        assert!(Shut::after(&QueueError::Duplicate, now).is_none());
+    }
 }

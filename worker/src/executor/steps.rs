@@ -161,6 +161,7 @@ impl Executor {
         let more_bytes = stored.size as usize;
         self.slots.leave(pending.size_bytes);
         if !self.slots.enter(pending.size_bytes + more_bytes) {
+            pending.call.stored_input = Some(stored);
             return self.turn_out(pending);
         }
         pending.size_bytes += more_bytes;
@@ -269,10 +270,9 @@ impl Executor {
             Found::Waits => {}
             Found::StartLoad => {
                 let (registry, engines) = (self.common.registry.clone(), Arc::clone(&self.engines));
-                // One in a turn: of many, others than their callers would wait for it.
-                let here = self.shelf.loads() == 1
-                    && needs.is_some_and(|needs| !needs.is_component && engines.is_ready(needs));
-                self.errand(load(registry, engines, key, here).map(Event::Loaded));
+                let may_be_here = needs.is_some_and(|needs| !needs.is_component && engines.is_ready(needs));
+                let here = (may_be_here && self.shelf.may_load_here()).then(|| self.logs.clone());
+                self.errand(load(registry, engines, (key, needs), here).map(Event::Loaded));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, Message, Subject};
@@ -214,6 +214,7 @@ impl Executor {
         }
         self.move_line();
         self.spill_line();
+        self.shelf.begin_turn();
         self.send_replies().await;
         if self.slots.can_start() {
             tokio::task::yield_now().await;
@@ -368,30 +369,28 @@ impl Executor {
     fn start_guests(&mut self) {
         let begun = Instant::now();
         self.pace.begin(begun);
-        let mut started = 0;
-        while let Some(ticket) = self.slots.start() {
-            self.start(ticket);
-            started += 1;
-            if begun.elapsed() >= TURN {
-                break;
-            }
+        let (mut started, mut took) = (0, Duration::ZERO);
+        while took < TURN
+            && let Some(ticket) = self.slots.start()
+        {
+            started += u32::from(self.start(ticket));
+            took = begun.elapsed();
         }
-        self.pace.end(begun, started, self.slots.can_start());
+        self.pace.end(begun, took, started, self.slots.can_start());
     }
 
-    fn start(&mut self, mut ticket: Box<Ticket>) {
+    /// Whether its guest began.
+    fn start(&mut self, mut ticket: Box<Ticket>) -> bool {
         let now = Instant::now();
         let (Some(prepared), true) = (ticket.prepared.clone(), ticket.expires() > now) else {
             self.slots.release();
-            return self.fail(ticket.responder, ticket.job_id, expired());
+            self.fail(ticket.responder, ticket.job_id, expired());
+            return false;
         };
-        if ticket
-            .responder
-            .poll_given_up(&mut Context::from_waker(Waker::noop()))
-            .is_ready()
-        {
+        if ticket.responder.is_given_up() {
             self.slots.release();
-            return self.fail(ticket.responder, ticket.job_id, given_up());
+            self.fail(ticket.responder, ticket.job_id, given_up());
+            return false;
         }
         let waited_us = now.duration_since(ticket.arrived).as_micros() as u64;
         let stats = RunStats {
@@ -433,6 +432,7 @@ impl Executor {
                 self.suspended.push(Suspended::new(guest, running));
             }
         }
+        true
     }
 
     fn move_over(&mut self, guest: GuestFuture, running: Running) {

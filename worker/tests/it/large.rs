@@ -5,7 +5,7 @@ use wess_schemas::payload::{PayloadBucket, PayloadRef};
 use wess_schemas::{ErrorCode, header};
 use wess_service::payloads::Payloads;
 
-use crate::rig::{Rig, fact, refused, refused_naming};
+use crate::rig::{Rig, fact, refused, refused_naming, spin};
 use crate::support::{assets, digest_of};
 
 const MIB: usize = 1 << 20;
@@ -50,6 +50,31 @@ async fn a_large_input_and_a_large_output_travel_by_reference_in_both_forms() {
         .await
         .unwrap();
     assert_eq!(counted.output, Some(format!("0 {} {}\n", MIB / 2, large.len())));
+    rig.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_stored_input_that_finds_no_room_is_refused_and_never_taken_for_an_empty_one() {
+    let flags = ["--executors", "1", "--slots", "1", "--queue-mb", "16"];
+    let rig = Rig::with(&flags, &["spin", "cat"]).await;
+    let upload = payloads(&rig).await.put(&vec![b'a'; 9 * MIB]).await.unwrap();
+    let reference = serde_json::to_string(&upload).unwrap();
+    let headers = [(header::INPUT_REF, reference.as_str())];
+    // The worker has opened its stores while all of them are there.
+    rig.caller.ask("wess.invoke.cat", &headers, "").await.unwrap();
+    let spinner = rig.caller.begin(spin(3000));
+    rig.worker.shows("wess_worker_slots_busy", 1).await;
+    rig.caller.take_queue_away().await;
+    let (one, other) = tokio::join!(
+        rig.caller.ask("wess.invoke.cat", &headers, ""),
+        rig.caller.ask("wess.invoke.cat", &headers, ""),
+    );
+    let (answered, refusal) = if one.is_ok() { (one, other) } else { (other, one) };
+    refused(ErrorCode::Overloaded, refusal);
+    let answered = answered.unwrap();
+    let stored: PayloadRef = serde_json::from_str(fact(&answered, header::OUTPUT_REF).unwrap()).unwrap();
+    assert_eq!(stored.size, 9 * MIB as u64);
+    refused(ErrorCode::DeadlineExceeded, spinner.await.unwrap());
     rig.is_unharmed().await;
 }
 
