@@ -14,7 +14,7 @@ let stopping = false;
 
 nc.subscribe(reply, {
   callback: (error, message) => {
-    if (error || message.headers || message.data[0] !== "A".charCodeAt(0)) {
+    if (error || message.headers?.has("Nats-Service-Error-Code") || message.data[0] !== "A".charCodeAt(0)) {
       console.error("a wrong answer:", error ?? message.string());
       process.exit(1);
     }
