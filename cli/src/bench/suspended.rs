@@ -123,14 +123,15 @@ impl Sleepers {
     /// Waits until so many are.
     async fn are_suspended(&self, rig: &Rig, guests: u64) -> anyhow::Result<()> {
         let mut most = 0;
+        let mut looks = tokio::time::interval(LOOK);
         let looking = async {
             loop {
+                looks.tick().await;
                 let busy = Metrics::read(&rig.worker).await?.number(BUSY)?;
                 most = most.max(busy);
                 if busy == guests {
                     return Ok(());
                 }
-                tokio::time::sleep(LOOK).await;
             }
         };
         match tokio::time::timeout(NAP, looking).await {

@@ -141,14 +141,14 @@ pub async fn engines(common: &Common) -> Arc<EnginePool> {
 pub async fn load(
     registry: Registry,
     engines: Arc<EnginePool>,
-    (key, needs): (Key, Option<Needs>),
+    (digest, needs): (Digest, Needs),
     here: Option<TaskTracker>,
 ) -> Loaded {
-    let started = Instant::now();
+    let (started, key) = (Instant::now(), (digest, needs.metering));
     let at_once = here.and_then(|here| at_once(&registry, &engines, key, &here));
     let result = match at_once {
         Some(prepared) => Ok(prepared),
-        None => try_load(registry, engines, key, needs).await,
+        None => try_load(registry, engines, digest, needs).await,
     };
     Loaded {
         key,
@@ -173,10 +173,10 @@ fn at_once(
 async fn try_load(
     registry: Registry,
     engines: Arc<EnginePool>,
-    key: Key,
-    needs: Option<Needs>,
+    digest: Digest,
+    needs: Needs,
 ) -> Result<Arc<Prepared>, ErrorBody> {
-    let (digest, metering) = key;
+    let metering = needs.metering;
     let failed = |why: &dyn std::fmt::Display| {
         tracing::error!(%digest, %why, "a compiled module could not be mapped");
         ErrorBody::new(ErrorCode::Internal, "the module could not be loaded").before_guest()
@@ -187,7 +187,7 @@ async fn try_load(
         move || {
             let artifact = registry.artifact_at_hand(digest, metering)?;
             // All of its kind: what is loaded next finds them made. One that cannot be made fails the load that needs it.
-            let _ = needs.map(|needs| engines.make_ready(needs));
+            let _ = engines.make_ready(needs);
             Some(Prepared::load(&engines, metering, &artifact.file))
         }
     };
@@ -202,4 +202,17 @@ async fn try_load(
         }
     };
     mapped.map_err(|refused| failed(&refused))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_module_in_a_turn_may_be_loaded_here() {
+        let mut shelf = Shelf::<()>::new(NonZeroUsize::MIN);
+        assert!(shelf.may_load_here() && !shelf.may_load_here());
+        shelf.begin_turn();
+        assert!(shelf.may_load_here());
+    }
 }

@@ -157,7 +157,8 @@ impl Spills {
 
     /// Whether it was, and is not to be asked yet.
     fn refuses(&self) -> bool {
-        self.is_full() && self.shut.is_some_and(|shut| shut.holds(Instant::now()))
+        self.shut
+            .is_some_and(|shut| shut.why == Why::Full && shut.holds(Instant::now()))
     }
 }
 
@@ -404,20 +405,14 @@ fn told(error: &QueueError) -> ErrorBody {
 mod tests {
     use super::*;
 
-    fn full() -> QueueError {
-        let source = async_nats::jetstream::context::PublishErrorKind::Other.into();
-        QueueError::Full { source }
-    }
-
-    fn away() -> QueueError {
-        let source = async_nats::jetstream::context::PublishErrorKind::Other.into();
-        QueueError::Unavailable { source }
+    fn source() -> jetstream::context::PublishError {
+        jetstream::context::PublishErrorKind::Other.into()
     }
 
     #[test]
     fn a_full_queue_is_asked_again_after_its_pause_and_not_taken_for_full_long_after() {
         let now = Instant::now();
-        let shut = Shut::after(&full(), now).unwrap();
+        let shut = Shut::after(&QueueError::Full { source: source() }, now).unwrap();
         let moment = Duration::from_nanos(1);
         assert!(shut.holds(now + FULL_PAUSE - moment) && !shut.holds(now + FULL_PAUSE));
         assert!(shut.is_full(now + 2 * FULL_PAUSE - moment) && !shut.is_full(now + 2 * FULL_PAUSE));
@@ -426,7 +421,7 @@ mod tests {
     #[test]
     fn a_queue_that_is_away_is_not_full_and_other_failures_are_of_their_call_alone() {
         let now = Instant::now();
-        let shut = Shut::after(&away(), now).unwrap();
+        let shut = Shut::after(&QueueError::Unavailable { source: source() }, now).unwrap();
         assert!(shut.holds(now + FULL_PAUSE) && !shut.holds(now + PAUSE) && !shut.is_full(now));
         assert!(Shut::after(&QueueError::TooLarge, now).is_none());
         assert!(Shut::after(&QueueError::Duplicate, now).is_none());

@@ -26,7 +26,7 @@ use crate::call::{Call, Finished};
 use crate::endpoints::error_reply;
 use crate::endpoints::invoke::{Form, Output, reply};
 use crate::guest::abi::Plan;
-use crate::guest::{Fixed, Prepared};
+use crate::guest::{Fixed, Needs, Prepared};
 use crate::registry::Resolved;
 
 /// A call in the house, and what it holds there.
@@ -261,7 +261,7 @@ impl Executor {
 
     pub(super) fn prepare(&mut self, ticket: Box<Ticket>) {
         let key = (ticket.module.digest, ticket.module.metering(ticket.limits.fuel));
-        let needs = ticket.module.needs(ticket.limits.fuel);
+        let is_component = ticket.module.is_component();
         match self.shelf.find(key, ticket) {
             Found::Ready(prepared, mut ticket) => {
                 ticket.prepared = Some(prepared);
@@ -270,9 +270,14 @@ impl Executor {
             Found::Waits => {}
             Found::StartLoad => {
                 let (registry, engines) = (self.common.registry.clone(), Arc::clone(&self.engines));
-                let may_be_here = needs.is_some_and(|needs| !needs.is_component && engines.is_ready(needs));
+                let metering = key.1;
+                let needs = Needs {
+                    metering,
+                    is_component,
+                };
+                let may_be_here = !is_component && engines.is_ready(needs);
                 let here = (may_be_here && self.shelf.may_load_here()).then(|| self.logs.clone());
-                self.errand(load(registry, engines, (key, needs), here).map(Event::Loaded));
+                self.errand(load(registry, engines, (key.0, needs), here).map(Event::Loaded));
             }
         }
     }

@@ -340,6 +340,21 @@ mod tests {
     }
 
     #[test]
+    fn engines_are_ready_once_all_that_calls_of_their_kind_need_are_made() {
+        let engines = EnginePool::new(1, Ticker::start().unwrap());
+        let needs = |is_component| Needs {
+            metering: Metering::Off,
+            is_component,
+        };
+        engines.get(Metering::Off, Footprint::Page).unwrap();
+        assert!(!engines.is_ready(needs(false)));
+        engines.make_ready(needs(false)).unwrap();
+        assert!(engines.is_ready(needs(false)) && !engines.is_ready(needs(true)));
+        engines.make_ready(needs(true)).unwrap();
+        assert!(engines.is_ready(needs(true)));
+    }
+
+    #[test]
     fn engines_of_one_metering_are_compatible_and_of_two_are_not() {
         let of = |metering| compatibility(&compiling_engine(metering).unwrap());
         assert_eq!(of(Metering::Off), of(Metering::Off));

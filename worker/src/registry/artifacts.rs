@@ -55,9 +55,20 @@ impl Artifact {
         }
     }
 
-    /// Notes that it is used. Blocks.
+    /// Notes that it is used, as its file's modification time: its content never changes. Blocks.
     pub fn note_use(&self) {
-        note_use(&self.file);
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        // Only the order of eviction after the next start depends on it.
+        let _ = rustix::fs::futimens(
+            &self.file,
+            &Timestamps {
+                last_access: now,
+                last_modification: now,
+            },
+        );
     }
 }
 
@@ -203,8 +214,9 @@ impl Artifacts {
         if !self.passes(key, &file, &file, size)? {
             return Ok(None);
         }
-        note_use(&file);
-        Ok(Some(Artifact::of(file, size)))
+        let artifact = Artifact::of(file, size);
+        artifact.note_use();
+        Ok(Some(artifact))
     }
 
     fn passes(&self, key: &ArtifactKey, file: &File, bytes: &impl FileExt, size: u64) -> io::Result<bool> {
@@ -326,22 +338,6 @@ fn in_memory(compiled: &[u8]) -> io::Result<File> {
     let all = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, all)?;
     Ok(file)
-}
-
-/// The time of last use is the file's modification time: its content never changes.
-fn note_use(file: &File) {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_NOW,
-    };
-    // Only the order of eviction after the next start depends on it.
-    let _ = rustix::fs::futimens(
-        file,
-        &Timestamps {
-            last_access: now,
-            last_modification: now,
-        },
-    );
 }
 
 fn found(entry: &fs::DirEntry) -> Option<Found> {

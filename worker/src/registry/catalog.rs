@@ -129,7 +129,7 @@ impl Catalog {
     pub(super) fn needs(&self) -> HashSet<Needs> {
         let names = self.names.pin();
         let newest = names.values().filter_map(|listing| listing.latest());
-        newest.filter_map(|module| module.needs(None)).collect()
+        newest.filter_map(|module| module.needs()).collect()
     }
 
     /// How many modules there are.

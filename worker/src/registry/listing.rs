@@ -50,13 +50,16 @@ impl Resolved {
         Metering::of(self.abi, self.size, self.settings.deterministic, fuel)
     }
 
-    /// Which engines its calls with so much fuel need; a chain's need none.
-    pub fn needs(&self, fuel: Option<u64>) -> Option<Needs> {
-        let is_component = self.abi == Abi::Http || self.component.is_some();
-        let metering = self.metering(fuel);
-        (self.abi != Abi::Chain).then_some(Needs {
-            metering,
-            is_component,
+    /// Whether it is a component.
+    pub fn is_component(&self) -> bool {
+        self.abi == Abi::Http || self.component.is_some()
+    }
+
+    /// Which engines its calls need, unless they ask for fuel; a chain's need none.
+    pub(super) fn needs(&self) -> Option<Needs> {
+        (self.abi != Abi::Chain).then(|| Needs {
+            metering: self.metering(None),
+            is_component: self.is_component(),
         })
     }
 

@@ -277,6 +277,8 @@ async fn every_bad_flag_is_named_and_the_exit_code_is_64() {
         "5000",
         "--queue",
         "0",
+        "--queue-ms",
+        "0",
         "--queue-mb",
         "1",
         "--job-weight",

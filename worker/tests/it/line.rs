@@ -69,7 +69,7 @@ async fn calls_that_would_wait_too_long_are_refused_when_the_queue_is_full() {
     let rig = rig(nats, "20").await;
     // So many as may be are on their way to it when it is found full; the rest wait here.
     let (answered, refused) = burst(&rig, BURST).await;
-    assert!(answered > BURST / 2 && refused > 100, "{answered}, {refused}");
+    assert!(answered > 0 && refused > 100, "{answered}, {refused}");
     rig.is_unharmed().await;
 }
 

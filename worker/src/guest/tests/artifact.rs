@@ -3,7 +3,10 @@
 use std::io::Seek;
 use std::process::Command;
 
+use wasmtime::Engine;
+
 use super::*;
+use crate::guest::engine::Footprint;
 
 #[test]
 fn a_compatibility_is_sixteen_hex_digits_and_another_for_fuel() {
@@ -63,6 +66,37 @@ async fn a_loaded_module_outlives_its_file_and_its_executor_s_engines() {
         Prepared::load(&engines, Metering::Off, &file).unwrap()
     };
     assert_eq!(guest.results(args(json!([2, 3]))).await, json!([5]));
+}
+
+/// As many functions as are asked for, one of which adds, and memory of so many pages.
+fn adds_beside(functions: usize, pages: usize) -> Vec<u8> {
+    let add = "(param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))";
+    let others = format!("(func {add})").repeat(functions);
+    wat::parse_str(format!(
+        r#"(module (memory {pages}) (func (export "add") {add}) {others})"#
+    ))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_module_runs_in_the_engine_for_its_pages_however_much_code_it_has() {
+    let engines = engines();
+    for (functions, pages, footprint) in [
+        (1, 1, Footprint::Page),
+        (1, 2, Footprint::Pages),
+        (3000, 1, Footprint::Page),
+        (3000, 2, Footprint::Pages),
+    ] {
+        let wasm = adds_beside(functions, pages);
+        let file = artifact(&wasm, Metering::Off);
+        let guess = Footprint::guess(file.metadata().unwrap().len());
+        assert_eq!(guess == Footprint::Pages, functions > 1);
+        let mut guest = Guest::new(&wasm);
+        guest.prepared = Prepared::load(&engines, Metering::Off, &file).unwrap();
+        let wanted = &engines.get(Metering::Off, footprint).unwrap().engine;
+        assert!(Engine::same(guest.prepared.engine(), wanted));
+        assert_eq!(guest.results(args(json!([2, 3]))).await, json!([5]));
+    }
 }
 
 #[test]
