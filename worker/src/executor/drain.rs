@@ -73,7 +73,7 @@ impl Executor {
                 () = &mut ended => return,
                 () = self.arrivals() => {}
             }
-            self.take_turn().await;
+            self.take_drain_turn().await;
         }
     }
 
@@ -81,13 +81,21 @@ impl Executor {
         loop {
             // The connection does not tell us when it goes.
             let _ = tokio::time::timeout(LOOK, self.arrivals()).await;
-            self.take_turn().await;
+            self.take_drain_turn().await;
             let is_idle =
                 self.slots.is_empty() && self.series == 0 && self.spills.is_idle() && self.keyed.is_idle();
             if is_idle && self.sessions.is_empty() && self.door.is_empty() && self.nobody_comes() {
                 return;
             }
         }
+    }
+
+    /// As [`Executor::take_turn`]; nobody begins any more once grace is over, as a guest that was cut elsewhere may make room for.
+    async fn take_drain_turn(&mut self) {
+        if self.cut.is_cancelled() {
+            self.cut_off();
+        }
+        self.take_turn().await;
     }
 
     fn nobody_comes(&self) -> bool {
